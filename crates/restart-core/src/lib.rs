@@ -1,0 +1,36 @@
+//! The safe restart itself: its order, its decisions, and what is promised when something goes wrong.
+//!
+//! A newcomer starts at [`sequence`]: the story is told there in one function. Everything it asks of the world goes through
+//! a trait named for the question ([`PoolStore`], [`LoadBalancers`], [`ServiceManager`], [`Clock`], [`Stop`]); this crate
+//! opens no socket, starts no process, and reads neither clock nor environment, so that every branch runs against fakes.
+
+mod backoff;
+mod bring_back;
+mod clock;
+mod load_balancer;
+mod names;
+mod outcome;
+mod pool;
+mod repool;
+mod report;
+mod restart;
+mod run;
+pub mod sequence;
+mod service;
+mod store;
+mod take_out;
+mod watch;
+mod without;
+
+pub use backoff::Backoff;
+pub use clock::{Clock, Signal, Stop, Stopped};
+pub use load_balancer::{Balancer, LoadBalancers, Question, Ticket, Verdict};
+pub use names::{Fqdn, NameError, PoolName, Tag, UnitName};
+pub use outcome::{ExitCode, Failure};
+pub use pool::{Node, NodeId, Pool, PoolPath, Pooled};
+pub use repool::{Decision, decide};
+pub use report::{BalancerReport, PhaseReport, PlannedWrite, PoolReport, Report, ServicesState, UnitReport};
+pub use sequence::{Action, Job, Parts, Place, Purpose};
+pub use service::{ActiveState, LoadState, ServiceError, ServiceManager, UnitStatus, Verb};
+pub use store::{Fate, Listing, PoolStore, StoreError, Unreadable, Write, WriteError};
+pub use without::Without;

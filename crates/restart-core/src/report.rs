@@ -1,0 +1,171 @@
+//! What a run did and how it ended, as data: `--json` prints it, and the last line on stderr is made of it.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::clock::Signal;
+use crate::load_balancer::{Balancer, Verdict};
+use crate::names::{Fqdn, PoolName, Tag, UnitName};
+use crate::outcome::{ExitCode, Failure};
+use crate::pool::Pooled;
+use crate::sequence::Place;
+
+/// One run, from the first read to the end.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The host.
+    pub host: Option<Fqdn>,
+    /// The data centre its pools were looked up in.
+    pub data_centre: Option<Tag>,
+    /// What happened to the services.
+    pub services: ServicesState,
+    /// In one clause, what state the host was left in.
+    pub state: String,
+    /// The pools named, in the order of their names.
+    pub pools: Vec<PoolReport>,
+    /// The units, in the order given.
+    pub units: Vec<UnitReport>,
+    /// The phases gone through, in order.
+    pub phases: Vec<PhaseReport>,
+    /// What a dry run would write, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<PlannedWrite>,
+    /// What is worth knowing and no failure: nodes left to an operator, a start limit reset.
+    pub notes: Vec<String>,
+    /// Everything that failed; the first decides the exit code.
+    #[serde(serialize_with = "sentences")]
+    pub failures: Vec<Failure>,
+    /// The signal that ended the run, to be raised again.
+    pub signal: Option<Signal>,
+}
+
+/// How far the services got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServicesState {
+    /// No unit was touched.
+    Untouched,
+    /// At least one unit was restarted, or an attempt was made, and not all run as they should.
+    Failed,
+    /// Every unit was restarted (or reloaded) and runs.
+    Done,
+}
+
+/// This host in one pool.
+#[derive(Debug, Clone, Serialize)]
+pub struct PoolReport {
+    /// The pool.
+    pub pool: PoolName,
+    /// The node's place, `DC/CLUSTER/SERVICE/FQDN`.
+    pub node: String,
+    /// `pooled` as it was found; `None` when the host has no object there.
+    pub found: Option<Pooled>,
+    /// `pooled` as it was last seen or written.
+    pub now: Option<Pooled>,
+    /// What its load balancers said last.
+    pub load_balancers: Vec<BalancerReport>,
+}
+
+/// One load balancer of a pool.
+#[derive(Debug, Clone, Serialize)]
+pub struct BalancerReport {
+    /// Which one.
+    pub name: Balancer,
+    /// What it said last; `None` if it never answered.
+    pub last: Option<Verdict>,
+}
+
+/// One unit.
+#[derive(Debug, Clone, Serialize)]
+pub struct UnitReport {
+    /// Which one.
+    pub unit: UnitName,
+    /// Whether it was restarted (or reloaded) and runs.
+    pub ok: bool,
+    /// Its main process before.
+    pub pid_before: Option<u32>,
+    /// Its main process after.
+    pub pid: Option<u32>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// How long one phase took.
+#[derive(Debug, Clone, Serialize)]
+pub struct PhaseReport {
+    /// Its name.
+    pub phase: &'static str,
+    /// Its duration, in seconds.
+    #[serde(serialize_with = "seconds")]
+    pub seconds: Duration,
+}
+
+/// A write that would be made.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedWrite {
+    /// `depool` or `repool`.
+    pub step: &'static str,
+    /// The store's key.
+    pub key: String,
+    /// The value, whole.
+    pub value: String,
+}
+
+impl Report {
+    /// An empty report.
+    pub(crate) fn new(place: Option<&Place>) -> Self {
+        Self {
+            host: place.map(|place| place.host.clone()),
+            data_centre: place.map(|place| place.data_centre.clone()),
+            services: ServicesState::Untouched,
+            state: String::new(),
+            pools: Vec::new(),
+            units: Vec::new(),
+            phases: Vec::new(),
+            plan: Vec::new(),
+            notes: Vec::new(),
+            failures: Vec::new(),
+            signal: None,
+        }
+    }
+
+    /// A report of a run that ended before it began.
+    pub fn nothing_done() -> Self {
+        let mut report = Self::new(None);
+        "nothing was changed".clone_into(&mut report.state);
+        report
+    }
+
+    /// A report of a run that failed before it began.
+    pub fn refused(failure: Failure) -> Self {
+        let mut report = Self::nothing_done();
+        report.failures.push(failure);
+        report
+    }
+
+    /// The exit code: that of the first failure.
+    pub fn exit_code(&self) -> ExitCode {
+        self.failures.first().map_or(ExitCode::Done, |failure| failure.code)
+    }
+
+    /// Keeps a note, and says it as a warning.
+    pub(crate) fn warn(&mut self, note: String) {
+        log::warn!("{note}");
+        self.notes.push(note);
+    }
+
+    /// Keeps a note, and says it.
+    pub(crate) fn note(&mut self, note: String) {
+        log::info!("{note}");
+        self.notes.push(note);
+    }
+}
+
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e6)
+}
+
+fn sentences<S: Serializer>(failures: &[Failure], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(failures.iter().map(|failure| &failure.message))
+}

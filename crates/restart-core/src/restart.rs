@@ -1,0 +1,179 @@
+//! Restarting (or reloading) one unit and judging what came of it. The judge is the unit's invocation, state and restart
+//! counter, not systemctl's word: somebody else's restart in between is no failure, and a service that dies right after it
+//! reported ready is one.
+
+use std::time::Duration;
+
+use crate::clock::{Heed, sleep_until};
+use crate::names::UnitName;
+use crate::report::UnitReport;
+use crate::sequence::{Action, Parts};
+use crate::service::{ActiveState, LoadState, ServiceError, UnitStatus, Verb};
+
+/// How long systemctl and somebody else's job may take where the unit sets no limit of its own.
+const NO_LIMIT: Duration = Duration::from_secs(600);
+/// What is added to the unit's own limits: systemd kills and cleans up after they are over.
+const MARGIN: Duration = Duration::from_secs(15);
+/// The pause between two looks at the unit: a look costs one process.
+const LOOK: Duration = Duration::from_millis(50);
+/// systemd's word for a start refused because there were too many.
+const START_LIMIT: &str = "start-limit-hit";
+
+/// A unit as it was restarted, and what there is to say of it.
+pub(crate) struct Restarted {
+    pub(crate) report: UnitReport,
+    /// systemd does not know such a unit.
+    pub(crate) missing: bool,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Restarts or reloads `unit` and sees it run for `settle`. `before` is its state before, where there was time to look.
+pub(crate) fn restart(
+    parts: &mut Parts<'_>,
+    unit: &UnitName,
+    action: Action,
+    settle: Duration,
+    before: Option<&UnitStatus>,
+) -> Restarted {
+    let mut notes = Vec::new();
+    let result = attempt(parts, unit, action, settle, before, &mut notes);
+    let report = UnitReport {
+        unit: unit.clone(),
+        ok: result.is_ok(),
+        pid_before: before.and_then(|status| status.main_pid),
+        pid: result.as_ref().ok().and_then(|status| status.main_pid),
+        error: result.as_ref().err().map(ToString::to_string),
+    };
+    Restarted { report, missing: matches!(result, Err(Trouble::NoSuchUnit)), notes }
+}
+
+/// Why a unit is not restarted, or does not run.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("it does not exist on this host")]
+    NoSuchUnit,
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<ServiceError> for Trouble {
+    fn from(error: ServiceError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+fn attempt(
+    parts: &mut Parts<'_>,
+    unit: &UnitName,
+    action: Action,
+    settle: Duration,
+    before: Option<&UnitStatus>,
+    notes: &mut Vec<String>,
+) -> Result<UnitStatus, Trouble> {
+    let limit = before.and_then(|status| status.limit).map_or(NO_LIMIT, |limit| limit + MARGIN);
+    let judge = Judge { unit, settle, before, limit };
+    let asked = parts.services.run(action.verb(), unit, limit);
+    if asked.is_err() {
+        let status = parts.services.status(unit)?;
+        if status.load == LoadState::NotFound {
+            return Err(Trouble::NoSuchUnit);
+        }
+        // A restart over the start limit stops a running service and does not start it again.
+        if action == Action::Restart && status.result == START_LIMIT && status.active != ActiveState::Active {
+            for verb in [Verb::ResetFailed, Verb::Start] {
+                parts.services.run(verb, unit, limit).map_err(|error| {
+                    Trouble::Failed(format!("stopped by systemd's start limit, and {} failed: {error}", verb.as_str()))
+                })?;
+            }
+            notes.push(format!("systemd refused to start '{unit}' (start limit): limit reset, unit started"));
+            return judge.watch(parts, Action::Restart, &Ok(()));
+        }
+    }
+    judge.watch(parts, action, &asked)
+}
+
+/// What the unit is judged by.
+struct Judge<'a> {
+    unit: &'a UnitName,
+    settle: Duration,
+    before: Option<&'a UnitStatus>,
+    limit: Duration,
+}
+
+/// What one look at the unit tells.
+enum Look {
+    Up,
+    OnItsWay,
+}
+
+impl Judge<'_> {
+    /// Looks until the unit has been up, in one and the same invocation, for the time to settle; or until it is clear that
+    /// it is not. `asked` is systemctl's word on what it was asked to do.
+    fn watch(
+        &self,
+        parts: &mut Parts<'_>,
+        action: Action,
+        asked: &Result<(), ServiceError>,
+    ) -> Result<UnitStatus, Trouble> {
+        let began = parts.clock.now();
+        let mut steady: Option<(Duration, Option<String>)> = None;
+        loop {
+            let status = parts.services.status(self.unit)?;
+            let now = parts.clock.now();
+            match self.look(&status, action, asked).map_err(Trouble::Failed)? {
+                Look::Up => match &steady {
+                    Some((since, invocation)) if *invocation == status.invocation => {
+                        if now >= *since + self.settle {
+                            return Ok(status);
+                        }
+                    }
+                    // First seen up, or restarted on purpose by somebody else while it settled.
+                    _ if self.settle.is_zero() => return Ok(status),
+                    _ => steady = Some((now, status.invocation.clone())),
+                },
+                Look::OnItsWay => steady = None,
+            }
+            if now >= began + self.limit + self.settle {
+                return Err(Trouble::Failed(format!(
+                    "it is still {} after {:.0?}",
+                    status.active.as_str(),
+                    now - began
+                )));
+            }
+            let next = steady.as_ref().map_or(now + LOOK, |(since, _)| (*since + self.settle).min(now + LOOK));
+            sleep_until(parts.clock, parts.stop, Heed::Second, next)
+                .map_err(|_| Trouble::Failed("it was not watched to the end because of a second signal".to_owned()))?;
+        }
+    }
+
+    /// The verdict over one status; an error is final.
+    fn look(&self, status: &UnitStatus, action: Action, asked: &Result<(), ServiceError>) -> Result<Look, String> {
+        let word = action.verb().as_str();
+        let ended = |what: String| match asked {
+            Ok(()) => Err(what),
+            Err(error) => Err(format!("{what}; {error}")),
+        };
+        // systemd counts its own restarts from the last start on purpose.
+        let start = self.before.filter(|before| before.invocation.is_some() && before.invocation == status.invocation);
+        let counted = start.map_or(0, |before| before.restarts);
+        let by_itself = status.restarts > counted || status.sub.starts_with("auto-restart");
+        match &status.active {
+            _ if by_itself => ended(format!("it ended by itself after the {word}, and systemd starts it again")),
+            ActiveState::Active => match (action, start) {
+                (Action::Restart, Some(_)) => ended("it was not started anew".to_owned()),
+                (Action::Reload, Some(before)) if before.main_pid != status.main_pid => {
+                    ended("its main process changed during the reload".to_owned())
+                }
+                // Without a look before, or for a reload, systemctl's word is all there is to show that it was done.
+                (Action::Restart, None) if self.before.is_none() && asked.is_err() => {
+                    ended("it is as it was".to_owned())
+                }
+                (Action::Reload, _) if asked.is_err() => ended("it runs as before".to_owned()),
+                _ => Ok(Look::Up),
+            },
+            ActiveState::Activating | ActiveState::Deactivating | ActiveState::Reloading => Ok(Look::OnItsWay),
+            _ if status.job => Ok(Look::OnItsWay),
+            state => ended(format!("it is {} ({}, result '{}')", state.as_str(), status.sub, status.result)),
+        }
+    }
+}

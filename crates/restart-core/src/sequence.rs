@@ -1,0 +1,186 @@
+//! The sequence of a safe restart, its halves (`--depool`, `--pool`), its plan (`--dry-run`) and its opposite (`--force`).
+//! [`safe_restart`] is the story. Its steps before the restart are in `take_out.rs`, the restart of one unit is in
+//! `restart.rs`, and every way back (after a restart, after an abort, by `--pool`) is in `bring_back.rs`.
+
+use std::time::Duration;
+
+use crate::clock::{Clock, Stop};
+use crate::load_balancer::{LoadBalancers, Question, Ticket};
+use crate::names::{Fqdn, Tag, UnitName};
+use crate::pool::Pool;
+use crate::report::Report;
+use crate::run::{Abort, Run, State};
+use crate::service::{ServiceManager, Verb};
+use crate::store::PoolStore;
+
+/// What is done to the units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Stop and start: a new main process.
+    Restart,
+    /// The same main process, which reads its configuration and code again.
+    Reload,
+}
+
+impl Action {
+    pub(crate) fn verb(self) -> Verb {
+        match self {
+            Self::Restart => Verb::Restart,
+            Self::Reload => Verb::Reload,
+        }
+    }
+
+    /// `restarted` or `reloaded`.
+    pub(crate) fn done(self) -> &'static str {
+        match self {
+            Self::Restart => "restarted",
+            Self::Reload => "reloaded",
+        }
+    }
+}
+
+/// This host in its pools.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// This host.
+    pub host: Fqdn,
+    /// The data centre its nodes are kept under.
+    pub data_centre: Tag,
+    /// The pools named, in the order of their names, each once, at least one.
+    pub pools: Vec<Pool>,
+}
+
+/// What to do, checked.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The pools to leave; `None` where there is none to leave: a forced restart, a host that has no catalog.
+    pub place: Option<Place>,
+    /// The units, in the order in which they are restarted.
+    pub units: Vec<UnitName>,
+    /// What to do to them.
+    pub action: Action,
+    /// How long requests in flight get to finish (`--grace-period`).
+    pub grace: Duration,
+    /// How long a unit has to stay up (`--settle`).
+    pub settle: Duration,
+    /// How long the load balancers may take for each change (`--retries` times `--wait`, or `--lb-timeout`).
+    pub allowed: Duration,
+    /// The longest pause between two questions to one load balancer (`--wait`).
+    pub longest_pause: Duration,
+    /// How many load balancers of a pool have to confirm (`--lb-quorum`); `None` is all.
+    pub quorum: Option<usize>,
+}
+
+/// The world, as the sequence sees it.
+pub struct Parts<'a> {
+    /// Where pools are kept.
+    pub store: &'a mut dyn PoolStore,
+    /// Who sends traffic.
+    pub balancers: &'a mut dyn LoadBalancers,
+    /// Who runs the units.
+    pub services: &'a mut dyn ServiceManager,
+    /// What time it is.
+    pub clock: &'a dyn Clock,
+    /// Whether to end.
+    pub stop: &'a dyn Stop,
+    /// How many questions the load balancers were asked: the number of the next ticket.
+    pub asked: u64,
+}
+
+impl Parts<'_> {
+    pub(crate) fn ask(&mut self, question: &Question) -> Ticket {
+        let ticket = Ticket(self.asked);
+        self.asked += 1;
+        self.balancers.ask(ticket, question);
+        ticket
+    }
+}
+
+/// Takes the host out of its pools, restarts its units, puts it back, and sees each of these happen.
+///
+/// Until the restart, whatever goes wrong ends with the host as it was found. From the restart on a signal no longer ends
+/// the run: the host is first brought back, or left depooled if a unit does not run.
+pub fn safe_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
+    let mut run = Run::new(job, parts);
+    match take_out(&mut run) {
+        Err(abort) => run.put_back(abort),
+        Ok(()) => match run.restart_units() {
+            Err(failures) => run.leave_depooled(failures),
+            Ok(()) => run.bring_back(),
+        },
+    }
+    run.finish()
+}
+
+/// Takes the host out of its pools and sees every load balancer stop sending (`--depool`).
+pub fn depool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
+    let mut run = Run::new(job, parts);
+    match run
+        .read_pools()
+        .and_then(|()| run.see_known())
+        .and_then(|()| run.depool())
+        .and_then(|()| run.see_not_pooled())
+    {
+        Err(abort) => run.put_back(abort),
+        Ok(()) => run.state = State::Depooled,
+    }
+    run.finish()
+}
+
+/// Puts the host back wherever it is `no` and sees every load balancer send again (`--pool`). A load balancer that does not
+/// answer does not keep a host out of service: there is no look at them before the write.
+pub fn pool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
+    let mut run = Run::new(job, parts);
+    match run.read_pools() {
+        Err(abort) => run.put_back(abort),
+        Ok(()) => run.pool(),
+    }
+    run.finish()
+}
+
+/// Reads everything that a run would read before its first write, and says what it would write; changes nothing.
+pub fn plan<'a>(job: &'a Job, purpose: Purpose, parts: Parts<'a>) -> Report {
+    let mut run = Run::new(job, parts);
+    let read = match purpose {
+        Purpose::Restart => run.look_at_units().and_then(|()| run.read_pools()).and_then(|()| run.see_known()),
+        Purpose::Depool => run.read_pools().and_then(|()| run.see_known()),
+        Purpose::Pool => run.read_pools(),
+    };
+    match read.and_then(|()| run.plan(purpose)) {
+        Err(abort) => run.put_back(abort),
+        Ok(()) => run.state = State::Planned,
+    }
+    run.finish()
+}
+
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A safe restart.
+    Restart,
+    /// `--depool`.
+    Depool,
+    /// `--pool`.
+    Pool,
+}
+
+/// Restarts the units at once (`--force`): no store, no load balancer, no waiting. Requests in flight die.
+pub fn forced_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
+    let mut run = Run::new(job, parts);
+    match run.restart_units() {
+        Err(failures) => run.leave_depooled(failures),
+        Ok(()) => run.state = State::Forced,
+    }
+    run.finish()
+}
+
+/// All that comes before the restart, in this order; the first step that fails ends it.
+fn take_out(run: &mut Run<'_>) -> Result<(), Abort> {
+    run.look_at_units()?;
+    run.read_pools()?;
+    run.see_known()?;
+    run.depool()?;
+    run.see_not_pooled()?;
+    run.drain()?;
+    run.last_look()
+}

@@ -1,0 +1,203 @@
+//! The steps before the restart: each either succeeds or aborts the run, and an abort always goes through
+//! [`Run::put_back`], so that no step has to clean up after itself.
+
+use std::collections::BTreeMap;
+
+use crate::clock::{Heed, sleep_until};
+use crate::outcome::{ExitCode, Failure};
+use crate::pool::{Node, PoolPath, Pooled};
+use crate::run::{Abort, Hold, Membership, Run, cannot, questions};
+use crate::sequence::Action;
+use crate::service::LoadState;
+use crate::store::WriteError;
+use crate::watch::{Unseen, Wanted};
+
+/// How often a depool is decided anew because somebody else wrote in between.
+pub(crate) const CONFLICTS: u32 = 5;
+
+impl Run<'_> {
+    /// Every unit must be one that systemd knows, before anything is depooled for it.
+    pub(crate) fn look_at_units(&mut self) -> Result<(), Abort> {
+        self.phase("look at units", |run| {
+            for unit in &run.job.units {
+                let status = run.parts.services.status(unit).map_err(|error| {
+                    Failure::new(ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}"))
+                })?;
+                let wrong = match &status.load {
+                    LoadState::Loaded if run.job.action == Action::Reload && !status.can_reload => "cannot be reloaded",
+                    LoadState::Loaded => "",
+                    LoadState::NotFound => "does not exist on this host",
+                    LoadState::Masked => "is masked",
+                    LoadState::Other(word) => word.as_str(),
+                };
+                if !wrong.is_empty() {
+                    return Err(Failure::new(ExitCode::Configuration, format!("unit '{unit}' {wrong}")).into());
+                }
+                run.units.push(status);
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads this host's nodes from the places of the pools named, and from nowhere else.
+    pub(crate) fn read_pools(&mut self) -> Result<(), Abort> {
+        self.phase("read pools", |run| {
+            let Some(place) = &run.job.place else {
+                return Ok(());
+            };
+            let mut paths: BTreeMap<PoolPath, Vec<usize>> = BTreeMap::new();
+            for (number, pool) in place.pools.iter().enumerate() {
+                paths.entry(pool.path(&place.data_centre)).or_default().push(number);
+            }
+            for (path, pools) in paths {
+                let names = run.pool_names(&pools);
+                let listing = run.parts.store.list(&path);
+                let found = listing.and_then(|listing| listing.node(&place.host).map(Option::<&Node>::cloned));
+                let found = found.map_err(|error| cannot(&format!("read pool {names}"), &error))?;
+                log::debug!("pool {names}: {}", found.as_ref().map_or("no node", |node| node.pooled.as_str()));
+                let id = path.node(&place.host);
+                run.watched.extend(questions(place, run.members.len(), &pools));
+                run.members.push(Membership { id, pools, now: found.clone(), found, hold: Hold::Untouched });
+            }
+            run.check_membership()
+        })
+    }
+
+    /// Rule 5: an empty selection is never "nothing to depool". A host in none of the pools named is an error.
+    fn check_membership(&mut self) -> Result<(), Abort> {
+        if !self.members.is_empty() && self.members.iter().all(|member| member.found.is_none()) {
+            let places: Vec<_> = self.members.iter().map(|member| format!("'{}'", member.id)).collect();
+            let message = format!(
+                "'{}' is in none of the pools named: there is no object {} in the store",
+                self.host,
+                places.join(", ")
+            );
+            return Err(Failure::new(ExitCode::Configuration, message).into());
+        }
+        for place in 0..self.members.len() {
+            let member = &self.members[place];
+            let names = self.pool_names(&member.pools);
+            match member.found.as_ref().map(|node| node.pooled) {
+                Some(Pooled::Yes) => {}
+                Some(pooled) => self.report.note(format!("'{}' is already '{pooled}' in {names}", self.host)),
+                None => self.report.note(format!("'{}' is not in {names}: no object '{}'", self.host, member.id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The first look: each load balancer must know this host in this pool, or it could never be seen to let go of it.
+    pub(crate) fn see_known(&mut self) -> Result<(), Abort> {
+        self.phase("first look at load balancers", |run| {
+            let unseen = run.watch(Wanted::Known, Heed::First, |_| true);
+            unseen.map_err(|unseen| {
+                let what = format!("cannot make sure that every load balancer knows '{}'", run.host);
+                abort(unseen, &what, ExitCode::Failed)
+            })
+        })
+    }
+
+    /// Writes `no` to each node that is `yes`.
+    pub(crate) fn depool(&mut self) -> Result<(), Abort> {
+        self.phase("depool", |run| {
+            for place in 0..run.members.len() {
+                Heed::First.check(run.parts.stop)?;
+                run.depool_one(place)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn depool_one(&mut self, place: usize) -> Result<(), Failure> {
+        let host = self.host;
+        let names = self.pool_names(&self.members[place].pools);
+        let what = format!("depool '{host}' in {names}");
+        for _ in 0..CONFLICTS {
+            let member = &mut self.members[place];
+            let Some(node) = member.now.clone().filter(|node| node.pooled == Pooled::Yes) else {
+                return Ok(());
+            };
+            let write = self.parts.store.prepare(&node, Pooled::No).map_err(|error| cannot(&what, &error))?;
+            match self.parts.store.write(&write) {
+                Ok(node) => {
+                    log::info!("depooled '{host}' in {names}");
+                    member.now = Some(node.clone());
+                    member.hold = Hold::Ours(node);
+                    return Ok(());
+                }
+                Err(WriteError::Conflict) => {
+                    member.now = self.parts.store.read(&member.id).map_err(|error| cannot(&what, &error))?;
+                    let now = member.now.as_ref().map_or("deleted", |node| node.pooled.as_str());
+                    self.report
+                        .note(format!("somebody changed '{host}' in {names} at the same time; it is now '{now}'"));
+                }
+                Err(WriteError::NotMade(error)) => return Err(cannot(&what, &error)),
+                Err(WriteError::Unknown(error)) => {
+                    member.hold = Hold::Attempted(write);
+                    return Err(cannot(&what, &error));
+                }
+            }
+        }
+        Err(Failure::new(ExitCode::Failed, format!("cannot {what}: the object keeps changing")))
+    }
+
+    /// Every load balancer of every pool named has to say that it stopped sending, also where the node was `no` already.
+    pub(crate) fn see_not_pooled(&mut self) -> Result<(), Abort> {
+        self.phase("load balancers stop sending", |run| {
+            let unseen = run.watch(Wanted::NotPooled, Heed::First, |_| true);
+            unseen.map_err(|unseen| {
+                let what = format!("cannot confirm that '{}' is not pooled", run.host);
+                abort(unseen, &what, ExitCode::Failed)
+            })
+        })
+    }
+
+    /// Gives the requests in flight time to end.
+    pub(crate) fn drain(&mut self) -> Result<(), Abort> {
+        if self.pools.is_empty() || self.job.grace.is_zero() {
+            return Ok(());
+        }
+        self.phase("drain", |run| {
+            log::info!("waiting {:?} for requests in flight to end", run.job.grace);
+            let until = run.parts.clock.now() + run.job.grace;
+            Ok(sleep_until(run.parts.clock, run.parts.stop, Heed::First, until)?)
+        })
+    }
+
+    /// Right before the restart: nobody put the host back meanwhile, and no load balancer sends again.
+    pub(crate) fn last_look(&mut self) -> Result<(), Abort> {
+        if self.pools.is_empty() {
+            return Ok(Heed::First.check(self.parts.stop)?);
+        }
+        self.phase("last look", |run| {
+            for place in 0..run.members.len() {
+                let member = &mut run.members[place];
+                let now = run.parts.store.read(&member.id);
+                member.now = now.map_err(|error| cannot(&format!("read '{}' again", member.id), &error))?;
+                if matches!(&member.now, Some(node) if node.pooled == Pooled::Yes) {
+                    let names = run.pool_names(&run.members[place].pools);
+                    let message = format!("somebody pooled '{}' in {names} before the restart", run.host);
+                    return Err(Failure::new(ExitCode::Failed, message).into());
+                }
+            }
+            let unseen = run.watch(Wanted::NotPooled, Heed::First, |_| true);
+            unseen.map_err(|unseen| {
+                let what = format!("cannot confirm, right before the restart, that '{}' is not pooled", run.host);
+                abort(unseen, &what, ExitCode::Failed)
+            })?;
+            Ok(Heed::First.check(run.parts.stop)?)
+        })
+    }
+}
+
+/// A watch that ended without what was wanted. Where a load balancer contradicts, the exit code is `contradicted`; where
+/// some could not be asked, that is what decides.
+pub(crate) fn abort(unseen: Unseen, what: &str, contradicted: ExitCode) -> Abort {
+    match unseen {
+        Unseen::Stopped(stopped) => Abort::Stopped(stopped),
+        Unseen::TimeOver { blame, contradicted: true } => Failure::new(contradicted, format!("{what}: {blame}")).into(),
+        Unseen::TimeOver { blame, contradicted: false } => {
+            Failure::new(ExitCode::Unreachable, format!("{what}: {blame}")).into()
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Watching the load balancers until all of them say what is wanted. This is where checks fail closed (rule 3): a verdict
+//! confirms, contradicts, or is unknown, and unknown never confirms.
+
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::clock::{Heed, SLICE, Stopped};
+use crate::load_balancer::{Question, Ticket, Verdict};
+use crate::sequence::Parts;
+
+/// What the load balancers are to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// That they know the host, in whatever state.
+    Known,
+    /// That they do not send to it.
+    NotPooled,
+    /// That they send to it.
+    Pooled,
+}
+
+/// What one verdict means for what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// This load balancer says what is wanted.
+    Confirmed,
+    /// It cannot be told; a quorum of others may do without this one.
+    Unknown,
+    /// It says something else; no quorum does without it.
+    Contrary,
+}
+
+/// Judges one verdict. `in_store`: the store has the node as `yes` or `no`, so that a load balancer has to know it; for one
+/// that is `inactive` or not there, 404 is the right answer (reference: PyBal drops inactive servers).
+pub(crate) fn standing(wanted: Wanted, verdict: &Verdict, in_store: bool) -> Standing {
+    use Verdict::{Absent, Down, Held, NotPooled, Pooled, Unknown};
+    match (wanted, verdict) {
+        (_, Unknown(_)) => Standing::Unknown,
+        (Wanted::Known | Wanted::NotPooled, Absent) if !in_store => Standing::Confirmed,
+        (_, Absent) => Standing::Unknown,
+        (Wanted::Known, Pooled | NotPooled | Held | Down)
+        | (Wanted::NotPooled, NotPooled)
+        | (Wanted::Pooled, Pooled) => Standing::Confirmed,
+        (Wanted::NotPooled, Pooled | Held | Down) | (Wanted::Pooled, NotPooled | Held | Down) => Standing::Contrary,
+    }
+}
+
+/// One load balancer of one pool, as something to watch.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
+    pub(crate) question: Question,
+    /// The membership whose node stands behind the pool, by its place in the run.
+    pub(crate) member: usize,
+    /// The store has the node as `yes` or `no`.
+    pub(crate) in_store: bool,
+    /// What it said last, in this watch or an earlier one.
+    pub(crate) last: Option<Verdict>,
+}
+
+/// How long and how patiently.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// The time allowed.
+    pub(crate) allowed: Duration,
+    /// The longest pause between two questions to one load balancer.
+    pub(crate) longest_pause: Duration,
+    /// How many of a pool's load balancers have to confirm; `None` is all.
+    pub(crate) quorum: Option<usize>,
+    /// Which signal ends the watch.
+    pub(crate) heed: Heed,
+}
+
+/// Why a watch ended without what was wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unseen {
+    /// Time is over.
+    TimeOver {
+        /// What stands in the way, one clause a load balancer.
+        blame: String,
+        /// Somebody contradicted; otherwise nobody could be asked.
+        contradicted: bool,
+    },
+    /// A signal came.
+    Stopped(Stopped),
+}
+
+/// One load balancer during a watch.
+struct Poll {
+    ticket: Option<Ticket>,
+    due: Duration,
+    standing: Option<Standing>,
+    backoff: Backoff,
+}
+
+/// Asks all of `watched`, each at its own pace, until every pool is settled or the time is over. One that said what is
+/// wanted is not asked again. The last verdicts are left in `watched`.
+pub(crate) fn watch(
+    parts: &mut Parts<'_>,
+    watched: &mut [Watched],
+    wanted: Wanted,
+    patience: Patience,
+) -> Result<(), Unseen> {
+    let began = parts.clock.now();
+    let deadline = began + patience.allowed;
+    let last_chance = deadline - LAST_CHANCE.min(patience.allowed / 4);
+    let mut polls: Vec<Poll> = watched
+        .iter()
+        .map(|_| Poll {
+            ticket: None,
+            due: began,
+            standing: None,
+            backoff: Backoff::new(began, patience.longest_pause),
+        })
+        .collect();
+    let mut said = began;
+    loop {
+        if settled(watched, &polls, patience.quorum) {
+            return Ok(());
+        }
+        patience.heed.check(parts.stop).map_err(Unseen::Stopped)?;
+        let now = parts.clock.now();
+        if now >= deadline {
+            return Err(time_over(watched, &polls, patience.allowed));
+        }
+        if now >= said + SAY_AGAIN {
+            said = now;
+            log::info!("still waiting: {}", blame(watched, &polls));
+        }
+        for (poll, watched) in polls.iter_mut().zip(watched.iter()) {
+            if poll.ticket.is_none() && poll.standing != Some(Standing::Confirmed) && poll.due <= now {
+                poll.ticket = Some(parts.ask(&watched.question));
+            }
+        }
+        let next = polls.iter().filter(|poll| poll.ticket.is_none() && poll.standing != Some(Standing::Confirmed));
+        let next = next.map(|poll| poll.due).fold(deadline, Duration::min).saturating_sub(now).min(SLICE);
+        for (ticket, verdict) in parts.balancers.answers(next) {
+            // An answer to an earlier watch that was given up meanwhile has a ticket that nobody waits for.
+            let Some(place) = polls.iter().position(|poll| poll.ticket == Some(ticket)) else {
+                continue;
+            };
+            let now = parts.clock.now();
+            let (poll, watched) = (&mut polls[place], &mut watched[place]);
+            poll.ticket = None;
+            poll.standing = Some(standing(wanted, &verdict, watched.in_store));
+            poll.due = now + poll.backoff.next(now, parts.clock.jitter());
+            if now < last_chance {
+                poll.due = poll.due.min(last_chance);
+            }
+            log::debug!("load balancer '{}', pool '{}': {verdict}", watched.question.balancer, watched.question.pool);
+            watched.last = Some(verdict);
+        }
+    }
+}
+
+/// This long before the time is over each one that did not confirm is asked once more, wherever its pauses had got to.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
+/// How often a long wait says what it still waits for.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
+
+/// Every pool has the confirmations it needs, nobody contradicts, and nobody was not heard at all.
+fn settled(watched: &[Watched], polls: &[Poll], quorum: Option<usize>) -> bool {
+    let heard = polls.iter().all(|poll| matches!(poll.standing, Some(Standing::Confirmed | Standing::Unknown)));
+    heard
+        && watched.iter().all(|one| {
+            let pool = &one.question.pool;
+            let of_pool = || watched.iter().zip(polls).filter(|(other, _)| other.question.pool == *pool);
+            let confirmed = of_pool().filter(|(_, poll)| poll.standing == Some(Standing::Confirmed)).count();
+            confirmed >= quorum.unwrap_or(usize::MAX).min(of_pool().count())
+        })
+}
+
+fn time_over(watched: &[Watched], polls: &[Poll], allowed: Duration) -> Unseen {
+    Unseen::TimeOver {
+        blame: format!("after {allowed:?}, {}", blame(watched, polls)),
+        contradicted: polls.iter().any(|poll| poll.standing == Some(Standing::Contrary)),
+    }
+}
+
+/// Names every load balancer that did not confirm, and what it said.
+fn blame(watched: &[Watched], polls: &[Poll]) -> String {
+    let clauses = watched.iter().zip(polls).filter(|(_, poll)| poll.standing != Some(Standing::Confirmed));
+    let clauses = clauses.map(|(watched, poll)| {
+        let Question { balancer, pool, .. } = &watched.question;
+        match (&watched.last, poll.standing) {
+            (Some(verdict), Some(_)) => format!("load balancer '{balancer}' of '{pool}' {verdict}"),
+            _ => format!("load balancer '{balancer}' of '{pool}' has not answered yet"),
+        }
+    });
+    clauses.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_disabled_and_not_pooled_confirms_a_depool() {
+        let unknown = Verdict::Unknown("timed out".to_owned());
+        let table = [
+            (Verdict::Pooled, Standing::Contrary),
+            (Verdict::NotPooled, Standing::Confirmed),
+            (Verdict::Held, Standing::Contrary),
+            (Verdict::Down, Standing::Contrary),
+            (Verdict::Absent, Standing::Unknown),
+            (unknown, Standing::Unknown),
+        ];
+        for (verdict, expected) in table {
+            assert_eq!(standing(Wanted::NotPooled, &verdict, true), expected, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn only_pooled_confirms_a_repool() {
+        for verdict in [Verdict::NotPooled, Verdict::Held, Verdict::Down] {
+            assert_eq!(standing(Wanted::Pooled, &verdict, true), Standing::Contrary, "{verdict:?}");
+        }
+        assert_eq!(standing(Wanted::Pooled, &Verdict::Pooled, true), Standing::Confirmed);
+        assert_eq!(standing(Wanted::Pooled, &Verdict::Absent, true), Standing::Unknown);
+    }
+
+    #[test]
+    fn a_404_confirms_only_for_a_node_that_no_load_balancer_has_to_know() {
+        for wanted in [Wanted::Known, Wanted::NotPooled] {
+            assert_eq!(standing(wanted, &Verdict::Absent, false), Standing::Confirmed);
+            assert_eq!(standing(wanted, &Verdict::Absent, true), Standing::Unknown);
+        }
+        assert_eq!(standing(Wanted::NotPooled, &Verdict::Pooled, false), Standing::Contrary);
+    }
+}

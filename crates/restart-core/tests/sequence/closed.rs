@@ -1,0 +1,110 @@
+//! Load balancers that say something else than they should, or nothing: the checks fail closed.
+
+use restart_core::{ExitCode, Pooled, Verdict};
+
+use crate::world::{Balance, Scene, ms};
+
+fn unknown() -> Verdict {
+    Verdict::Unknown("status 500".to_owned())
+}
+
+#[test]
+fn a_load_balancer_that_does_not_know_the_host_stops_the_run_before_any_write() {
+    let scene = Scene::new().balancer("lb2", Balance::Says(Verdict::Absent));
+    scene.safe_restart().exits(ExitCode::Unreachable).did(&[]).says("'lb2'").state("not restarted, pools as found");
+}
+
+#[test]
+fn a_load_balancer_that_cannot_be_asked_stops_the_run_before_any_write() {
+    for balance in [Balance::Says(unknown()), Balance::Hangs] {
+        let scene = Scene::new().balancer("lb1", balance);
+        scene.safe_restart().exits(ExitCode::Unreachable).did(&[]).says("'lb1'");
+    }
+}
+
+#[test]
+fn one_that_answers_again_within_the_time_allowed_is_enough() {
+    let scene = Scene::new().balancer("lb1", Balance::SaysUntil(ms(1_010_000), unknown()));
+    scene.safe_restart().exits(ExitCode::Done).did(&["no api", "restart php.service", "yes api"]);
+}
+
+/// Each of these verdicts after the write, for ever: never a confirmation.
+#[test]
+fn whatever_is_not_a_confirmation_puts_the_host_back() {
+    let contrary = [Verdict::Pooled, Verdict::Held, Verdict::Down];
+    let blind = [Verdict::Absent, unknown()];
+    let table = contrary.map(|verdict| (verdict, ExitCode::Failed)).into_iter();
+    for (verdict, code) in table.chain(blind.map(|verdict| (verdict, ExitCode::Unreachable))) {
+        let says = verdict.clone();
+        let scene = Scene::new()
+            .at("no api", move |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Says(says))))
+            .at("yes api", |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Follows(ms(0)))));
+        let ended = scene.safe_restart().exits(code).did(&["no api", "yes api"]).leaves("api", "yes w10");
+        ended.says(&verdict.to_string()).state("not restarted, pools as found");
+    }
+}
+
+#[test]
+fn one_that_hangs_after_the_write_puts_the_host_back_and_that_is_not_confirmed() {
+    let scene = Scene::new().at("no api", |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Hangs)));
+    let ended = scene.safe_restart().exits(ExitCode::PutBackUnconfirmed).did(&["no api", "yes api"]);
+    ended.leaves("api", "yes w10").state("put back in 'api', but not every load balancer says so");
+}
+
+#[test]
+fn one_that_pools_the_host_again_is_seen_by_the_last_look() {
+    let scene = Scene::new().after("no api", ms(1000), |world| {
+        world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::Pooled));
+    });
+    scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]).says("right before the restart");
+}
+
+#[test]
+fn with_a_quorum_one_may_be_unreachable_from_start_to_end() {
+    let scene = Scene::new().balancer("lb2", Balance::Hangs).job(|job| job.quorum = Some(1));
+    scene.safe_restart().exits(ExitCode::Done).did(&["no api", "restart php.service", "yes api"]);
+}
+
+#[test]
+fn with_a_quorum_nobody_may_say_pooled() {
+    let scene = Scene::new().job(|job| job.quorum = Some(1)).balancer("lb2", Balance::Says(Verdict::Pooled));
+    scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]);
+}
+
+#[test]
+fn a_quorum_is_counted_in_each_pool() {
+    let scene = Scene::new().pool("web", &["lb3"], Pooled::Yes).job(|job| job.quorum = Some(1));
+    let scene = scene.balancer("lb3", Balance::Hangs);
+    scene.safe_restart().exits(ExitCode::Unreachable).did(&[]).says("'lb3' of 'web'");
+}
+
+#[test]
+fn a_pool_whose_node_was_out_is_verified_too() {
+    for pooled in [Pooled::No, Pooled::Inactive] {
+        let scene = Scene::new().pool("web", &["lb3"], pooled).balancer("lb3", Balance::Says(Verdict::Pooled));
+        scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]).says("'lb3' of 'web' says pooled");
+    }
+}
+
+#[test]
+fn a_slow_load_balancer_is_awaited_within_the_time_allowed() {
+    let scene = Scene::new().balancer("lb1", Balance::Follows(ms(14_000)));
+    scene.safe_restart().exits(ExitCode::Done).did(&["no api", "restart php.service", "yes api"]);
+}
+
+#[test]
+fn a_health_check_that_fell_into_the_restart_is_awaited() {
+    let scene = Scene::new().at("restart php.service", |world| {
+        world.balancers.insert("lb1".to_owned(), Balance::SaysUntil(ms(1_014_000), Verdict::Down));
+    });
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10");
+}
+
+#[test]
+fn a_repool_that_is_not_confirmed_is_exit_4_and_says_who_does_not_send() {
+    let scene = Scene::new().at("yes api", |world| {
+        world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::Down));
+    });
+    let ended = scene.safe_restart().exits(ExitCode::RepoolUnconfirmed).leaves("api", "yes w10");
+    ended.says("'lb1' of 'api' says enabled, but not pooled").state("restarted, put back in 'api'");
+}

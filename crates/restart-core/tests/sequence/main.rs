@@ -1,0 +1,20 @@
+//! The sequence against a world of fakes: every branch, one sentence a test. What each kind of test is about:
+//!
+//! - `good`: runs in which nothing goes wrong, and what is left as it is;
+//! - `closed`: load balancers that say something else, or nothing (rule 3);
+//! - `others`: operators who write while we hold a node (rule 2);
+//! - `store`: a store that is away, refuses, or loses an answer;
+//! - `units`: restarts that fail, and restarts that only look like it;
+//! - `signals`: a run that is asked to end;
+//! - `modes`: `--depool`, `--pool`, `--dry-run`, `--force`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod closed;
+mod good;
+mod modes;
+mod others;
+mod signals;
+mod store;
+mod units;
+mod world;

@@ -1,0 +1,97 @@
+//! `--depool`, `--pool`, `--dry-run` and `--force`.
+
+use restart_core::{ExitCode, Pooled, Purpose, Verdict, sequence};
+
+use crate::world::{Balance, Scene, Unit};
+
+#[test]
+fn depool_takes_out_what_is_in_and_can_be_repeated() {
+    let scene = Scene::new().pool("spare", &["lb1"], Pooled::Inactive);
+    scene.run(sequence::depool).exits(ExitCode::Done).did(&["no api"]).leaves("spare", "inactive w10");
+    scene.run(sequence::depool).exits(ExitCode::Done).did(&["no api"]).leaves("api", "no w10");
+}
+
+#[test]
+fn a_depool_that_is_not_confirmed_is_taken_back() {
+    let scene = Scene::new().balancer("lb1", Balance::Says(Verdict::Pooled));
+    let ended = scene.run(sequence::depool).exits(ExitCode::Failed).did(&["no api", "yes api"]);
+    ended.leaves("api", "yes w10");
+}
+
+#[test]
+fn pool_puts_back_what_is_no_and_leaves_what_is_inactive() {
+    let scene =
+        Scene::new().pool("spare", &["lb1"], Pooled::Inactive).with(|world| world.set("api", Pooled::No, "w10"));
+    let ended = scene.run(sequence::pool).exits(ExitCode::Done).did(&["yes api"]).leaves("spare", "inactive w10");
+    ended.says("already 'inactive' in 'spare'").state("pooled in 'api'");
+    scene.run(sequence::pool).exits(ExitCode::Done).did(&["yes api"]);
+}
+
+#[test]
+fn a_dead_load_balancer_does_not_keep_a_host_out() {
+    let scene = Scene::new().balancer("lb2", Balance::Hangs).with(|world| world.set("api", Pooled::No, "w10"));
+    let ended = scene.run(sequence::pool).exits(ExitCode::PutBackUnconfirmed).did(&["yes api"]);
+    ended.leaves("api", "yes w10").says("'lb2'");
+}
+
+#[test]
+fn a_plan_names_each_write_and_makes_none() {
+    let scene = Scene::new().pool("web", &["lb1"], Pooled::Yes);
+    let ended = scene.run(|job, parts| sequence::plan(job, Purpose::Restart, parts)).exits(ExitCode::Done).did(&[]);
+    let plan: Vec<_> =
+        ended.report.plan.iter().map(|write| (write.step, write.key.as_str(), write.value.as_str())).collect();
+    let expected = [
+        ("depool", "/eqiad/web/api/mw1.eqiad.test", "no w10"),
+        ("depool", "/eqiad/web/web/mw1.eqiad.test", "no w10"),
+        ("repool", "/eqiad/web/api/mw1.eqiad.test", "yes w10"),
+        ("repool", "/eqiad/web/web/mw1.eqiad.test", "yes w10"),
+    ];
+    assert_eq!(plan, expected);
+}
+
+#[test]
+fn a_plan_fails_as_the_run_would() {
+    let scene = Scene::new().balancer("lb2", Balance::Hangs);
+    let plan = scene.run(|job, parts| sequence::plan(job, Purpose::Restart, parts));
+    plan.exits(ExitCode::Unreachable).did(&[]);
+    let scene = Scene::new().unit("php", Unit::Missing);
+    scene.run(|job, parts| sequence::plan(job, Purpose::Restart, parts)).exits(ExitCode::Configuration);
+}
+
+#[test]
+fn plans_of_the_halves_name_only_their_own_writes() {
+    let scene = Scene::new();
+    let ended = scene.run(|job, parts| sequence::plan(job, Purpose::Depool, parts)).exits(ExitCode::Done);
+    assert_eq!(ended.report.plan.len(), 1);
+    let ended = scene.run(|job, parts| sequence::plan(job, Purpose::Pool, parts)).exits(ExitCode::Done);
+    assert_eq!(ended.report.plan.len(), 0);
+}
+
+fn forced(kind: Unit) -> Scene {
+    let scene = Scene::new().unit("php", kind).job(|job| {
+        job.place = None;
+        job.settle = std::time::Duration::ZERO;
+    });
+    let scene = scene.at("list", |_| panic!("the store was read"));
+    scene.with(|world| world.unsafe_restarts = true)
+}
+
+#[test]
+fn force_restarts_at_once_and_asks_nobody() {
+    let scene = forced(Unit::Good).unit("apache2", Unit::Good);
+    let ended = scene.run(sequence::forced_restart).exits(ExitCode::Done);
+    ended.did(&["restart php.service", "restart apache2.service"]).state("pools untouched");
+}
+
+#[test]
+fn force_gets_over_a_start_limit() {
+    let scene = forced(Unit::StartLimit);
+    let effects = ["restart php.service", "reset-failed php.service", "start php.service"];
+    scene.run(sequence::forced_restart).exits(ExitCode::Done).did(&effects);
+}
+
+#[test]
+fn a_forced_restart_that_fails_is_exit_3_and_a_unit_that_is_not_there_78() {
+    forced(Unit::Fails).run(sequence::forced_restart).exits(ExitCode::LeftDepooled).state("pools untouched");
+    forced(Unit::Missing).run(sequence::forced_restart).exits(ExitCode::Configuration).says("does not exist");
+}

@@ -1,0 +1,86 @@
+//! Operators, and other tools, who write while we hold a node: only what we depooled is repooled.
+
+use restart_core::{ExitCode, Pooled};
+
+use crate::world::Scene;
+
+#[test]
+fn a_new_weight_is_kept_when_the_node_is_repooled() {
+    let scene = Scene::new().at("restart php.service", |world| world.set("api", Pooled::No, "w7"));
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w7");
+}
+
+#[test]
+fn what_an_operator_set_meanwhile_stays_and_is_no_error() {
+    for (pooled, rest) in [(Pooled::Inactive, "w10"), (Pooled::No, "w10"), (Pooled::Inactive, "w0")] {
+        let scene = Scene::new().at("restart php.service", move |world| world.set("api", pooled, rest));
+        let ended = scene.safe_restart().exits(ExitCode::Done).did(&["no api", "restart php.service"]);
+        ended.leaves("api", &format!("{pooled} {rest}")).says("left to whoever changed it");
+    }
+}
+
+#[test]
+fn a_node_that_was_deleted_meanwhile_is_not_created_again() {
+    let scene = Scene::new().at("restart php.service", |world| world.delete("api"));
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "").says("deleted meanwhile");
+}
+
+#[test]
+fn a_host_that_an_operator_pooled_before_the_restart_is_not_restarted() {
+    let scene = Scene::new().at("sleep", |world| world.set("api", Pooled::Yes, "w10"));
+    let ended = scene.safe_restart().exits(ExitCode::Failed).did(&["no api"]).leaves("api", "yes w10");
+    ended.says("somebody pooled");
+}
+
+#[test]
+fn a_node_that_was_out_and_is_pooled_by_an_operator_stops_the_restart_too() {
+    let scene = Scene::new().pool("web", &["lb1"], Pooled::No);
+    let scene = scene.at("sleep", |world| world.set("web", Pooled::Yes, "w10"));
+    scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]).leaves("web", "yes w10");
+}
+
+#[test]
+fn an_abort_leaves_what_an_operator_set() {
+    let scene = Scene::new().pool("web", &["lb1"], Pooled::Yes).at("sleep", |world| {
+        world.set("web", Pooled::Yes, "w10");
+        world.set("api", Pooled::Inactive, "w10");
+    });
+    let ended = scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "no web"]);
+    ended.leaves("api", "inactive w10").leaves("web", "yes w10");
+}
+
+#[test]
+fn a_weight_changed_at_the_moment_of_the_depool_is_kept() {
+    let scene = Scene::new().at("before write no api", |world| world.set("api", Pooled::Yes, "w7"));
+    let ended = scene.safe_restart().exits(ExitCode::Done).did(&["no api", "restart php.service", "yes api"]);
+    ended.leaves("api", "yes w7");
+}
+
+#[test]
+fn a_node_taken_out_by_another_at_the_moment_of_the_depool_is_theirs() {
+    let scene = Scene::new().at("before write no api", |world| world.set("api", Pooled::No, "w10"));
+    scene.safe_restart().exits(ExitCode::Done).did(&["restart php.service"]).leaves("api", "no w10");
+}
+
+#[test]
+fn an_object_that_never_stands_still_is_given_up() {
+    let scene = keeps_changing(Scene::new());
+    scene.safe_restart().exits(ExitCode::Failed).did(&[]).says("keeps changing");
+}
+
+/// Somebody writes right before each of our writes.
+fn keeps_changing(scene: Scene) -> Scene {
+    fn again(world: &mut crate::world::World) {
+        world.set("api", Pooled::Yes, "w7");
+        world.hook("before write no api", again);
+    }
+    scene.at("before write no api", again)
+}
+
+#[test]
+fn a_change_at_the_moment_of_the_repool_is_decided_anew() {
+    let scene = Scene::new().at("before write yes api", |world| world.set("api", Pooled::Inactive, "w10"));
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "inactive w10");
+    let scene = Scene::new().at("before write yes api", |world| world.set("api", Pooled::No, "w7"));
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w7");
+}

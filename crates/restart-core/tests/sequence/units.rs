@@ -1,0 +1,81 @@
+//! Restarts that fail, and restarts that only look like it.
+
+use restart_core::{Action, ExitCode};
+
+use crate::world::{Scene, Unit, ms};
+
+#[test]
+fn a_failed_restart_leaves_the_host_depooled() {
+    let kinds =
+        [Unit::Fails, Unit::DiesAfter(ms(200)), Unit::ComesBackAfter(ms(200)), Unit::Ignored, Unit::StartLimitForGood];
+    for kind in kinds {
+        let scene = Scene::new().unit("php", kind);
+        let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10");
+        ended.state("left depooled in 'api'").says("cannot restart 'php.service'");
+    }
+}
+
+#[test]
+fn a_unit_that_never_gets_ready_is_given_up_after_its_own_limits() {
+    let scene = Scene::new().unit("php", Unit::Hangs);
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10").says("still activating");
+    assert!(ended.took < ms(240_000), "{:?}", ended.took);
+}
+
+#[test]
+fn every_unit_is_tried_and_every_failure_is_reported() {
+    let scene = Scene::new().unit("apache2", Unit::Fails).unit("memcached", Unit::Good).unit("rsyslog", Unit::Fails);
+    let effects = [
+        "no api",
+        "restart php.service",
+        "restart apache2.service",
+        "restart memcached.service",
+        "restart rsyslog.service",
+    ];
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).did(&effects);
+    ended.says("'apache2.service'").says("'rsyslog.service'");
+}
+
+#[test]
+fn a_start_limit_is_reset_and_the_unit_started_again() {
+    let scene = Scene::new().unit("php", Unit::StartLimit);
+    let effects = ["no api", "restart php.service", "reset-failed php.service", "start php.service", "yes api"];
+    scene.safe_restart().exits(ExitCode::Done).did(&effects).says("start limit");
+}
+
+#[test]
+fn somebody_elses_restart_in_between_is_no_failure() {
+    let scene = Scene::new().unit("php", Unit::RestartedByOthers);
+    let ended = scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10");
+    assert_eq!(ended.report.units[0].pid, Some(888));
+}
+
+#[test]
+fn a_unit_has_to_stay_up_for_as_long_as_it_is_told() {
+    let scene = Scene::new().unit("php", Unit::DiesAfter(ms(1500)));
+    scene.safe_restart().exits(ExitCode::Done);
+    let scene = Scene::new().unit("php", Unit::DiesAfter(ms(1500))).job(|job| job.settle = ms(2000));
+    scene.safe_restart().exits(ExitCode::LeftDepooled);
+}
+
+#[test]
+fn a_unit_that_systemd_does_not_have_is_an_error_before_anything_is_read() {
+    for kind in [Unit::Missing, Unit::Masked] {
+        let scene = Scene::new().unit("typo", kind).at("list", |_| panic!("the store was read"));
+        scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("'typo.service'");
+    }
+}
+
+#[test]
+fn a_unit_that_cannot_be_reloaded_is_an_error_before_anything_is_done() {
+    let scene = Scene::new().unit("php", Unit::NoReload).job(|job| job.action = Action::Reload);
+    scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("cannot be reloaded");
+}
+
+#[test]
+fn a_reload_that_fails_or_replaces_the_main_process_leaves_the_host_depooled() {
+    for kind in [Unit::Fails, Unit::NewProcessOnReload] {
+        let scene = Scene::new().unit("php", kind).job(|job| job.action = Action::Reload);
+        scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10").says("cannot reload");
+    }
+}

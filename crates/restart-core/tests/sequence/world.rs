@@ -1,0 +1,595 @@
+//! A world for the sequence to run in: a store, load balancers, units, a clock that only moves when somebody waits, and
+//! hooks by which a test lets something happen at a chosen moment. The world itself holds the safety rule: a unit that is
+//! restarted while a load balancer sends to this host fails the test, whatever else the test checks.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use restart_core::{
+    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Fqdn, Job, Listing, LoadBalancers, LoadState, Node, NodeId,
+    Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled, Question, Report, ServiceError, ServiceManager, Signal,
+    Stop, Stopped, StoreError, Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError,
+    sequence,
+};
+
+pub const HOST: &str = "mw1.eqiad.test";
+
+pub fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// How a load balancer of the world answers.
+#[derive(Clone)]
+pub enum Balance {
+    /// As the store says, this long after the write.
+    Follows(Duration),
+    /// Always this.
+    Says(Verdict),
+    /// The first until the time, then as the store says at once.
+    SaysUntil(Duration, Verdict),
+    /// Nothing, until the caller's time-out of five seconds turns it into an unknown.
+    Hangs,
+}
+
+/// How a unit answers to a restart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Good,
+    /// It fails to start.
+    Fails,
+    /// It is up, and fails this long afterwards.
+    DiesAfter(Duration),
+    /// It is up, ends this long afterwards, and systemd starts it again.
+    ComesBackAfter(Duration),
+    /// systemd stops it and refuses to start it; after reset-failed it starts.
+    StartLimit,
+    /// Stopped by the start limit, and does not start any more.
+    StartLimitForGood,
+    /// It never leaves `activating`.
+    Hangs,
+    /// systemctl reports success, and nothing happened.
+    Ignored,
+    /// While it settles, somebody else restarts it.
+    RestartedByOthers,
+    /// Its main process is another one after a reload.
+    NewProcessOnReload,
+    /// Nobody knows it.
+    Missing,
+    Masked,
+    NoReload,
+}
+
+struct Object {
+    pooled: Pooled,
+    rest: String,
+    revision: u64,
+    /// When `pooled` last changed, and what it was before.
+    changed: (Duration, Option<Pooled>),
+}
+
+impl Object {
+    fn value(&self) -> String {
+        format!("{} {}", self.pooled, self.rest)
+    }
+}
+
+type Hook = Box<dyn FnOnce(&mut World)>;
+
+pub struct World {
+    now: Duration,
+    objects: BTreeMap<NodeId, Object>,
+    revision: u64,
+    pub damaged: Vec<Unreadable>,
+    pub balancers: BTreeMap<String, Balance>,
+    pending: Vec<(Duration, Ticket, Verdict)>,
+    pub units: BTreeMap<String, (Unit, UnitStatus, Duration)>,
+    /// What was done, in order.
+    pub done: Vec<String>,
+    hooks: Vec<(String, Hook)>,
+    timed: Vec<(Duration, Hook)>,
+    signals: Vec<Signal>,
+    /// While it is set, the store does not answer.
+    pub store_error: Option<StoreError>,
+    /// The next write ends in `Unknown`; `true`: it was made all the same.
+    pub lose_next_write: Option<bool>,
+    pub refuse_writes: Option<StoreError>,
+    /// Also a forced restart: the safety rule is off.
+    pub unsafe_restarts: bool,
+}
+
+impl World {
+    fn tick(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            self.timed.sort_by_key(|(at, _)| *at);
+            match self.timed.first() {
+                Some((at, _)) if *at <= until => {
+                    let (at, hook) = self.timed.remove(0);
+                    self.now = self.now.max(at);
+                    hook(self);
+                }
+                _ => break,
+            }
+        }
+        self.now = until;
+    }
+
+    /// Notes an effect and lets happen what was to happen with it.
+    fn effect(&mut self, what: &str) {
+        self.done.push(what.to_owned());
+        self.event(what);
+    }
+
+    fn event(&mut self, what: &str) {
+        let (now, later) = std::mem::take(&mut self.hooks).into_iter().partition(|(at, _)| at == what);
+        self.hooks = later;
+        let now: Vec<(String, Hook)> = now;
+        for (_, hook) in now {
+            hook(self);
+        }
+    }
+
+    /// Lets something happen at the next event of this name.
+    pub fn hook(&mut self, event: &str, hook: impl FnOnce(&mut Self) + 'static) {
+        self.hooks.push((event.to_owned(), Box::new(hook)));
+    }
+
+    pub fn signal(&mut self, signal: Signal) {
+        self.signals.push(signal);
+    }
+
+    /// Another hand writes to the store.
+    pub fn set(&mut self, service: &str, pooled: Pooled, rest: &str) {
+        let id = node(service);
+        let before = self.objects.get(&id).map(|object| object.pooled);
+        self.put(&id, pooled, rest.to_owned(), before);
+    }
+
+    pub fn delete(&mut self, service: &str) {
+        self.objects.remove(&node(service));
+    }
+
+    /// An object as `pooled rest`; empty if there is none.
+    pub fn object(&self, service: &str) -> String {
+        self.objects.get(&node(service)).map(Object::value).unwrap_or_default()
+    }
+
+    fn put(&mut self, id: &NodeId, pooled: Pooled, rest: String, before: Option<Pooled>) -> Node {
+        self.revision += 1;
+        let object = Object { pooled, rest, revision: self.revision, changed: (self.now, before) };
+        let node = Node { id: id.clone(), pooled, value: object.value(), revision: self.revision };
+        self.objects.insert(id.clone(), object);
+        node
+    }
+
+    fn get(&self, id: &NodeId) -> Option<Node> {
+        let object = self.objects.get(id)?;
+        Some(Node { id: id.clone(), pooled: object.pooled, value: object.value(), revision: object.revision })
+    }
+
+    /// What a load balancer that follows the store with `delay` says now.
+    fn follow(&self, service: &str, delay: Duration) -> Verdict {
+        let Some(object) = self.objects.get(&node(service)) else { return Verdict::Absent };
+        let (at, before) = object.changed;
+        let seen = if self.now >= at + delay { Some(object.pooled) } else { before };
+        match seen {
+            Some(Pooled::Yes) => Verdict::Pooled,
+            Some(Pooled::No) => Verdict::NotPooled,
+            Some(Pooled::Inactive) | None => Verdict::Absent,
+        }
+    }
+
+    fn says(&self, question: &Question) -> (Duration, Verdict) {
+        let service = question.pool.as_str().trim_end_matches("-https");
+        let quick = self.now + ms(2);
+        match &self.balancers[&question.balancer.host] {
+            Balance::Follows(delay) => (quick, self.follow(service, *delay)),
+            Balance::Says(verdict) => (quick, verdict.clone()),
+            Balance::SaysUntil(until, verdict) if self.now < *until => (quick, verdict.clone()),
+            Balance::SaysUntil(..) => (quick, self.follow(service, ms(0))),
+            Balance::Hangs => (self.now + ms(5000), Verdict::Unknown("timed out after 5s".to_owned())),
+        }
+    }
+
+    /// The rule of the whole project.
+    fn must_be_out(&self) {
+        for (id, object) in &self.objects {
+            if id.host.as_str() == HOST && !self.unsafe_restarts {
+                assert_ne!(
+                    object.pooled,
+                    Pooled::Yes,
+                    "restarted while pooled in the store: {id}, done {:?}",
+                    self.done
+                );
+            }
+        }
+    }
+}
+
+pub fn tag(text: &str) -> Tag {
+    Tag::new(text).unwrap()
+}
+
+/// In this world a pool, its service and its node share a name, but for `-https`, which is the same service once more.
+pub fn node(service: &str) -> NodeId {
+    PoolPath { data_centre: tag("eqiad"), cluster: tag("web"), service: tag(service) }.node(&Fqdn::new(HOST).unwrap())
+}
+
+#[derive(Clone)]
+pub struct Handle(pub Rc<RefCell<World>>);
+
+impl PoolStore for Handle {
+    fn list(&mut self, path: &PoolPath) -> Result<Listing, StoreError> {
+        let mut world = self.0.borrow_mut();
+        world.event("list");
+        if let Some(error) = &world.store_error {
+            return Err(error.clone());
+        }
+        let here = world.objects.keys().filter(|id| id.path == *path);
+        Ok(Listing { nodes: here.filter_map(|id| world.get(id)).collect(), unreadable: world.damaged.clone() })
+    }
+
+    fn read(&mut self, id: &NodeId) -> Result<Option<Node>, StoreError> {
+        let mut world = self.0.borrow_mut();
+        world.event("read");
+        world.store_error.clone().map_or_else(|| Ok(world.get(id)), Err)
+    }
+
+    fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {
+        let rest = found.value.split_once(' ').unwrap().1;
+        Ok(Write { found: found.clone(), pooled, key: format!("/{}", found.id), value: format!("{pooled} {rest}") })
+    }
+
+    fn write(&mut self, write: &Write) -> Result<Node, WriteError> {
+        let mut world = self.0.borrow_mut();
+        let service = write.found.id.path.service.to_string();
+        world.event(&format!("before write {} {service}", write.pooled));
+        if let Some(error) = world.store_error.as_ref().or(world.refuse_writes.as_ref()) {
+            return Err(WriteError::NotMade(error.clone()));
+        }
+        let lost = world.lose_next_write.take();
+        if lost == Some(false) {
+            world.event("lost");
+            return Err(WriteError::Unknown(StoreError::Unreachable("timed out".to_owned())));
+        }
+        if world.get(&write.found.id).is_none_or(|now| now.revision != write.found.revision) {
+            return Err(WriteError::Conflict);
+        }
+        let rest = write.value.split_once(' ').unwrap().1.to_owned();
+        let before = Some(write.found.pooled);
+        let written = world.put(&write.found.id, write.pooled, rest, before);
+        world.effect(&format!("{} {service}", write.pooled));
+        if lost.is_some() {
+            world.event("lost");
+            return Err(WriteError::Unknown(StoreError::Unreachable("timed out".to_owned())));
+        }
+        Ok(written)
+    }
+
+    fn fate(&mut self, write: &Write) -> Result<Fate, StoreError> {
+        let world = self.0.borrow();
+        if let Some(error) = &world.store_error {
+            return Err(error.clone());
+        }
+        Ok(match world.get(&write.found.id) {
+            Some(now) if now.revision == write.found.revision => Fate::NotMade,
+            Some(now) if now.value == write.value => Fate::Made(now),
+            _ => Fate::Unclear("somebody else wrote".to_owned()),
+        })
+    }
+}
+
+impl LoadBalancers for Handle {
+    fn ask(&mut self, ticket: Ticket, question: &Question) {
+        let mut world = self.0.borrow_mut();
+        let (at, verdict) = world.says(question);
+        world.pending.push((at, ticket, verdict));
+    }
+
+    fn answers(&mut self, at_most: Duration) -> Vec<(Ticket, Verdict)> {
+        let mut world = self.0.borrow_mut();
+        let latest = world.now + at_most;
+        let first = world.pending.iter().map(|(at, ..)| *at).min().unwrap_or(latest).min(latest);
+        let wait = first.saturating_sub(world.now);
+        world.tick(wait);
+        let now = world.now;
+        let (due, rest) = std::mem::take(&mut world.pending).into_iter().partition(|(at, ..)| *at <= now);
+        world.pending = rest;
+        let due: Vec<(Duration, Ticket, Verdict)> = due;
+        world.event("answers");
+        due.into_iter().map(|(_, ticket, verdict)| (ticket, verdict)).collect()
+    }
+}
+
+impl ServiceManager for Handle {
+    fn status(&mut self, unit: &UnitName) -> Result<UnitStatus, ServiceError> {
+        let mut world = self.0.borrow_mut();
+        world.tick(ms(5));
+        let now = world.now;
+        let Some((kind, status, started)) = world.units.get_mut(unit.as_str()) else { panic!("no unit {unit}") };
+        let since = now.saturating_sub(*started);
+        let status = match *kind {
+            Unit::DiesAfter(time) if status.restarted() && since >= time => down(status, "exit-code"),
+            Unit::ComesBackAfter(time) if status.restarted() && since >= time => UnitStatus {
+                invocation: Some("by systemd".to_owned()),
+                restarts: 1,
+                main_pid: Some(999),
+                ..status.clone()
+            },
+            Unit::RestartedByOthers if status.restarted() && since >= ms(100) => {
+                UnitStatus { invocation: Some("by others".to_owned()), main_pid: Some(888), ..status.clone() }
+            }
+            _ => status.clone(),
+        };
+        Ok(status)
+    }
+
+    fn run(&mut self, verb: Verb, unit: &UnitName, at_most: Duration) -> Result<(), ServiceError> {
+        let mut world = self.0.borrow_mut();
+        let what = format!("{} {unit}", verb.as_str());
+        world.event(&format!("before {what}"));
+        if matches!(verb, Verb::Restart | Verb::Reload) {
+            world.must_be_out();
+        }
+        world.effect(&what);
+        world.tick(ms(100));
+        let now = world.now;
+        let (kind, status, started) = world.units.get_mut(unit.as_str()).unwrap();
+        let up = UnitStatus { invocation: Some("ours".to_owned()), main_pid: Some(200), ..running() };
+        let (next, result) = match (verb, *kind) {
+            (Verb::ResetFailed, _) => (status.clone(), Ok(())),
+            (Verb::Start, Unit::StartLimitForGood) => (down(status, "exit-code"), Err("it failed")),
+            (Verb::Start, _) => (up, Ok(())),
+            (Verb::Reload, Unit::NewProcessOnReload) => (UnitStatus { main_pid: Some(300), ..status.clone() }, Ok(())),
+            (_, Unit::Fails) => (down(status, "exit-code"), Err("job failed")),
+            (_, Unit::StartLimit | Unit::StartLimitForGood) => (down(status, "start-limit-hit"), Err("start limit")),
+            (_, Unit::Hangs) => (UnitStatus { active: ActiveState::Activating, ..up }, Err("no answer")),
+            (_, Unit::Missing) => (UnitStatus { load: LoadState::NotFound, ..status.clone() }, Err("not found")),
+            (_, Unit::Ignored) | (Verb::Reload, _) => (status.clone(), Ok(())),
+            (Verb::Restart, _) => (up, Ok(())),
+        };
+        assert!(at_most > ms(0));
+        *status = next;
+        *started = now;
+        result.map_err(|error| ServiceError(error.to_owned()))
+    }
+}
+
+trait Restarted {
+    fn restarted(&self) -> bool;
+}
+
+impl Restarted for UnitStatus {
+    fn restarted(&self) -> bool {
+        self.invocation.as_deref() == Some("ours")
+    }
+}
+
+pub fn running() -> UnitStatus {
+    UnitStatus {
+        load: LoadState::Loaded,
+        active: ActiveState::Active,
+        sub: "running".to_owned(),
+        main_pid: Some(100),
+        invocation: Some("before".to_owned()),
+        restarts: 0,
+        result: "success".to_owned(),
+        job: false,
+        can_reload: true,
+        limit: Some(ms(180_000)),
+    }
+}
+
+fn down(status: &UnitStatus, result: &str) -> UnitStatus {
+    UnitStatus {
+        active: ActiveState::Failed,
+        sub: "failed".to_owned(),
+        main_pid: None,
+        invocation: Some("ours".to_owned()),
+        result: result.to_owned(),
+        ..status.clone()
+    }
+}
+
+impl Clock for Handle {
+    fn now(&self) -> Duration {
+        self.0.borrow().now
+    }
+
+    fn sleep(&self, time: Duration) {
+        let mut world = self.0.borrow_mut();
+        world.event("sleep");
+        world.tick(time);
+    }
+
+    fn jitter(&self) -> f64 {
+        0.5
+    }
+}
+
+impl Stop for Handle {
+    fn requested(&self) -> Option<Stopped> {
+        let world = self.0.borrow();
+        world.signals.first().map(|signal| Stopped { signal: *signal, at_once: world.signals.len() > 1 })
+    }
+}
+
+/// A test in the making: a job and its world.
+pub struct Scene {
+    pub job: Job,
+    pub handle: Handle,
+}
+
+impl Scene {
+    /// This host in one pool `api` with two load balancers, `yes`, and one good unit.
+    pub fn new() -> Self {
+        let world = World {
+            now: ms(1_000_000),
+            objects: BTreeMap::new(),
+            revision: 10,
+            damaged: Vec::new(),
+            balancers: BTreeMap::new(),
+            pending: Vec::new(),
+            units: BTreeMap::new(),
+            done: Vec::new(),
+            hooks: Vec::new(),
+            timed: Vec::new(),
+            signals: Vec::new(),
+            store_error: None,
+            lose_next_write: None,
+            refuse_writes: None,
+            unsafe_restarts: false,
+        };
+        let job = Job {
+            place: Some(Place { host: Fqdn::new(HOST).unwrap(), data_centre: tag("eqiad"), pools: Vec::new() }),
+            units: Vec::new(),
+            action: Action::Restart,
+            grace: ms(3000),
+            settle: ms(500),
+            allowed: ms(15_000),
+            longest_pause: ms(3000),
+            quorum: None,
+        };
+        let scene = Self { job, handle: Handle(Rc::new(RefCell::new(world))) };
+        scene.pool("api", &["lb1", "lb2"], Pooled::Yes).unit("php", Unit::Good)
+    }
+
+    /// One more pool; the load balancers follow the store within 20 ms unless told otherwise.
+    pub fn pool(mut self, name: &str, balancers: &[&str], pooled: Pooled) -> Self {
+        let balancer = |host: &&str| Balancer { host: (*host).to_owned(), port: None };
+        let pools = &mut self.job.place.as_mut().unwrap().pools;
+        pools.push(Pool {
+            name: PoolName::new(name).unwrap(),
+            cluster: tag("web"),
+            service: tag(name),
+            port: 80,
+            balancers: balancers.iter().map(balancer).collect(),
+        });
+        pools.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut world = self.handle.0.borrow_mut();
+        world.put(&node(name), pooled, "w10".to_owned(), Some(pooled));
+        for balancer in balancers {
+            world.balancers.entry((*balancer).to_owned()).or_insert(Balance::Follows(ms(20)));
+        }
+        drop(world);
+        self
+    }
+
+    /// One more unit, or another behaviour of one.
+    pub fn unit(mut self, name: &str, kind: Unit) -> Self {
+        let unit = UnitName::new(name).unwrap();
+        if !self.job.units.contains(&unit) {
+            self.job.units.push(unit.clone());
+        }
+        let mut status = running();
+        match kind {
+            Unit::Missing => status.load = LoadState::NotFound,
+            Unit::Masked => status.load = LoadState::Masked,
+            Unit::NoReload => status.can_reload = false,
+            _ => {}
+        }
+        self.handle.0.borrow_mut().units.insert(unit.to_string(), (kind, status, ms(0)));
+        self
+    }
+
+    pub fn balancer(self, name: &str, balance: Balance) -> Self {
+        self.handle.0.borrow_mut().balancers.insert(name.to_owned(), balance);
+        self
+    }
+
+    pub fn with(self, change: impl FnOnce(&mut World)) -> Self {
+        change(&mut self.handle.0.borrow_mut());
+        self
+    }
+
+    /// Changes the pools of the job.
+    pub fn pools(mut self, change: impl FnOnce(&mut Vec<Pool>)) -> Self {
+        change(&mut self.job.place.as_mut().unwrap().pools);
+        self
+    }
+
+    pub fn job(mut self, change: impl FnOnce(&mut Job)) -> Self {
+        change(&mut self.job);
+        self
+    }
+
+    /// Lets something happen right with (or, as `before ...`, right before) an effect.
+    pub fn at(self, event: &str, hook: impl FnOnce(&mut World) + 'static) -> Self {
+        self.handle.0.borrow_mut().hook(event, hook);
+        self
+    }
+
+    /// Lets something happen this long after an effect.
+    pub fn after(self, event: &str, time: Duration, hook: impl FnOnce(&mut World) + 'static) -> Self {
+        self.at(event, move |world| world.timed.push((world.now + time, Box::new(hook))))
+    }
+
+    pub fn safe_restart(&self) -> Ended<'_> {
+        self.run(sequence::safe_restart)
+    }
+
+    pub fn run(&self, what: impl for<'p> FnOnce(&'p Job, Parts<'p>) -> Report) -> Ended<'_> {
+        let (mut store, mut balancers, mut services) = (self.handle.clone(), self.handle.clone(), self.handle.clone());
+        let began = self.handle.now();
+        let parts = Parts {
+            store: &mut store,
+            balancers: &mut balancers,
+            services: &mut services,
+            clock: &self.handle,
+            stop: &self.handle,
+            asked: 0,
+        };
+        let report = what(&self.job, parts);
+        Ended { report, scene: self, took: self.handle.now() - began }
+    }
+}
+
+/// A test that ran. Each check prints the whole report when it fails.
+pub struct Ended<'a> {
+    pub report: Report,
+    pub took: Duration,
+    scene: &'a Scene,
+}
+
+impl Ended<'_> {
+    #[track_caller]
+    pub fn exits(self, code: ExitCode) -> Self {
+        assert_eq!(self.report.exit_code(), code, "{}", self.story());
+        self
+    }
+
+    /// What was done to the store and the units, in order.
+    #[track_caller]
+    pub fn did(self, effects: &[&str]) -> Self {
+        assert_eq!(self.scene.handle.0.borrow().done, effects, "{}", self.story());
+        self
+    }
+
+    #[track_caller]
+    pub fn leaves(self, service: &str, object: &str) -> Self {
+        assert_eq!(self.scene.handle.0.borrow().object(service), object, "{}", self.story());
+        self
+    }
+
+    #[track_caller]
+    pub fn state(self, words: &str) -> Self {
+        assert!(self.report.state.contains(words), "'{words}' is not in the state: {}", self.story());
+        self
+    }
+
+    /// Some failure or note contains these words.
+    #[track_caller]
+    pub fn says(self, words: &str) -> Self {
+        let failures = self.report.failures.iter().map(|failure| &failure.message);
+        let said = failures.chain(&self.report.notes).any(|said| said.contains(words));
+        assert!(said, "nobody said '{words}': {}", self.story());
+        self
+    }
+
+    fn story(&self) -> String {
+        let world = self.scene.handle.0.borrow();
+        format!("\ndone: {:?}\ntook: {:?}\nreport: {:#?}", world.done, self.took, self.report)
+    }
+}
