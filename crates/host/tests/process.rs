@@ -1,0 +1,261 @@
+//! What can only be shown on a process of its own: signals, the environment, a lock whose holder is killed, a log that nobody
+//! reads. Without arguments this program is the tests; with a role's name it is the process under test.
+
+use std::ffi::CString;
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use host::logging::{self, Verbosity};
+use host::{Attempt, Holder, HostLock, Look, Signals, environment, lock, signals};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, execve};
+use restart_core::{Stop as _, Stopped};
+
+const TESTS: [(&str, fn()); 9] = [
+    ("the_environment_is_emptied_for_us_and_our_children", the_environment_is_emptied_for_us_and_our_children),
+    ("the_first_signal_is_the_one_to_die_by", the_first_signal_is_the_one_to_die_by),
+    ("a_second_signal_of_the_same_kind_is_noticed", a_second_signal_of_the_same_kind_is_noticed),
+    ("under_nohup_a_hangup_is_ignored", under_nohup_a_hangup_is_ignored),
+    ("a_killed_holders_systemctl_keeps_the_lock", a_killed_holders_systemctl_keeps_the_lock),
+    ("a_log_that_nobody_reads_ends_nothing", a_log_that_nobody_reads_ends_nothing),
+    ("the_journal_gets_severities_and_a_pipe_gets_words", the_journal_gets_severities_and_a_pipe_gets_words),
+    ("libraries_log_at_the_highest_verbosity_alone", libraries_log_at_the_highest_verbosity_alone),
+    ("a_variable_that_is_no_variable_is_removed_too", a_variable_that_is_no_variable_is_removed_too),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["environment"] => play_environment(),
+        ["odd-environment"] => play_odd_environment(),
+        ["signals"] => play_signals(),
+        ["hold", folder] => play_holder(Path::new(folder)),
+        ["log", verbose] => play_log(verbose),
+        // Whatever cargo passes on is a filter, and there is too little here to filter.
+        _ => {
+            for (name, test) in TESTS {
+                println!("test {name}");
+                test();
+            }
+            println!("{} passed", TESTS.len());
+        }
+    }
+}
+
+// The roles.
+
+fn play_environment() {
+    println!("{:?}", environment::take());
+    println!("ours: {}", std::env::vars_os().count());
+    let child = Command::new("/usr/bin/env").output().expect("env(1)");
+    println!("a child's: {}", String::from_utf8_lossy(&child.stdout).lines().count());
+}
+
+/// Becomes the role `environment` with entries that no shell would make.
+fn play_odd_environment() {
+    let program = std::env::current_exe().expect("this program");
+    let program = CString::new(program.as_os_str().as_bytes()).expect("a path");
+    let Err(error) = execve(&program, &[program.as_c_str(), c"environment"], &[c"nonsense", c"=x=y", c"", c"A=1"]);
+    panic!("cannot start again: {error}");
+}
+
+/// Looks for signals whenever it reads a line; at the end of its input dies by the one that came first.
+fn play_signals() {
+    let signals = Signals::listen().expect("handlers");
+    println!("ready");
+    for _ in std::io::stdin().lines() {
+        println!("{:?}", signals.requested());
+    }
+    if let Some(Stopped { signal, .. }) = signals.requested() {
+        signals::raise_again(signal);
+    }
+}
+
+/// Takes the lock, starts what stands for systemctl, and waits to be killed.
+fn play_holder(folder: &Path) {
+    let Attempt::Acquired(_lock) = HostLock::try_acquire(folder, &Holder::new("holder", None, None)).expect("a lock")
+    else {
+        panic!("the lock is held");
+    };
+    let mut systemctl = Command::new("/bin/sleep").arg("600").env_clear().spawn().expect("sleep(1)");
+    println!("{}", systemctl.id());
+    systemctl.wait().expect("an end");
+}
+
+fn play_log(verbose: &str) {
+    let environment = environment::take();
+    let verbosity = Verbosity::new(false, verbose.parse().expect("a number"));
+    logging::start("tool", verbosity, environment.journal_stream);
+    log::info!("one\ntwo");
+    log::warn!("careful");
+    log::debug!("detail");
+    log::error!(target: "rustls::client", "library");
+    println!("done");
+}
+
+// The tests.
+
+/// This program in a role, which can be talked to.
+struct Role {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+fn itself() -> Command {
+    Command::new(std::env::current_exe().expect("this program"))
+}
+
+fn start(command: &mut Command) -> Role {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this program again");
+    let input = child.stdin.take();
+    let output = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    Role { child, input, output }
+}
+
+impl Role {
+    fn line(&mut self) -> String {
+        self.output.next().expect("it ended").expect("text")
+    }
+
+    fn send(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
+        // Two of one kind that come too close are one: time for it to be delivered.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    fn look(&mut self) -> String {
+        self.input.as_mut().expect("not ended yet").write_all(b"look\n").expect("it reads");
+        self.line()
+    }
+
+    fn end(mut self) -> ExitStatus {
+        self.input = None;
+        self.child.wait().expect("an end")
+    }
+}
+
+fn the_environment_is_emptied_for_us_and_our_children() {
+    let mut role = start(itself().arg("environment").env_clear().envs([
+        ("SUDO_USER", "alice"),
+        ("JOURNAL_STREAM", "8:42"),
+        ("RES_OPTIONS", "debug"),
+        ("PATH", "/tmp"),
+    ]));
+    let kept =
+        "Environment { sudo_user: Some(\"alice\"), journal_stream: Some(JournalStream { device: 8, inode: 42 }) }";
+    assert_eq!(role.line(), kept);
+    assert_eq!(role.line(), "ours: 0");
+    assert_eq!(role.line(), "a child's: 0");
+    assert!(role.end().success());
+}
+
+/// An entry without `=` cannot be removed by name.
+fn a_variable_that_is_no_variable_is_removed_too() {
+    let mut role = start(itself().arg("odd-environment"));
+    assert_eq!(role.line(), "Environment { sudo_user: None, journal_stream: None }");
+    assert_eq!(role.line(), "ours: 0");
+    assert_eq!(role.line(), "a child's: 0");
+    assert!(role.end().success());
+}
+
+fn the_first_signal_is_the_one_to_die_by() {
+    let mut role = start(itself().arg("signals"));
+    assert_eq!(role.line(), "ready");
+    assert_eq!(role.look(), "None");
+    role.send(Signal::SIGTERM);
+    assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: false })");
+    assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: false })");
+    role.send(Signal::SIGINT);
+    assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: true })");
+    assert_eq!(role.end().signal(), Some(Signal::SIGTERM as i32));
+}
+
+fn a_second_signal_of_the_same_kind_is_noticed() {
+    for (signal, name) in [(Signal::SIGINT, "Interrupt"), (Signal::SIGHUP, "HangUp")] {
+        let mut role = start(itself().arg("signals"));
+        assert_eq!(role.line(), "ready");
+        role.send(signal);
+        role.send(signal);
+        assert_eq!(role.look(), format!("Some(Stopped {{ signal: {name}, at_once: true }})"));
+        assert_eq!(role.end().signal(), Some(signal as i32));
+    }
+}
+
+fn under_nohup_a_hangup_is_ignored() {
+    let program = std::env::current_exe().expect("this program");
+    let mut role = start(Command::new("/bin/sh").args(["-c", "trap '' HUP; exec \"$0\" signals"]).arg(program));
+    assert_eq!(role.line(), "ready");
+    role.send(Signal::SIGHUP);
+    assert_eq!(role.look(), "None");
+    role.send(Signal::SIGTERM);
+    assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: false })");
+    assert_eq!(role.end().signal(), Some(Signal::SIGTERM as i32));
+}
+
+fn a_killed_holders_systemctl_keeps_the_lock() {
+    let base = tempfile::tempdir().expect("a folder");
+    let folder = base.path().join("run");
+    let mut role = start(itself().arg("hold").arg(&folder));
+    let systemctl = Pid::from_raw(role.line().parse().expect("a process number"));
+    let holder_id = role.child.id();
+    role.send(Signal::SIGKILL);
+    assert_eq!(role.end().signal(), Some(Signal::SIGKILL as i32));
+    let Look::Held(Some(holder)) = lock::peek(&folder).expect("a look") else {
+        panic!("the lock went with its holder")
+    };
+    assert_eq!((holder.pid, holder.tool.as_str()), (holder_id, "holder"));
+    kill(systemctl, Signal::SIGKILL).expect("it runs");
+    // It is nobody's child of ours, so its end cannot be waited for.
+    let gone = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        lock::peek(&folder).expect("a look") == Look::Free
+    });
+    assert!(gone, "the lock outlived systemctl");
+}
+
+/// The output of the role `log`, started with `JOURNAL_STREAM` naming its stderr or another.
+fn logged(verbose: u8, under_the_journal: bool) -> String {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let pipe = nix::sys::stat::fstat(writer.as_fd()).expect("its numbers");
+    let inode = if under_the_journal { pipe.st_ino } else { pipe.st_ino + 1 };
+    let mut command = itself();
+    command.args(["log", &verbose.to_string()]).env("JOURNAL_STREAM", format!("{}:{inode}", pipe.st_dev));
+    let mut role = start(command.stderr(writer));
+    assert_eq!(role.line(), "done");
+    assert!(role.end().success());
+    // Our end of the pipe, which would keep it open.
+    drop(command);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("text");
+    text
+}
+
+fn the_journal_gets_severities_and_a_pipe_gets_words() {
+    assert_eq!(logged(1, true), "<6>one\n<6>two\n<4>careful\n<7>detail\n");
+    assert_eq!(logged(0, false), "tool: one\ntool: two\ntool: warning: careful\n");
+}
+
+fn libraries_log_at_the_highest_verbosity_alone() {
+    assert!(!logged(1, false).contains("library"));
+    assert!(logged(2, false).contains("tool: error: rustls::client: library\n"));
+}
+
+fn a_log_that_nobody_reads_ends_nothing() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut role = start(itself().args(["log", "0"]).stderr(writer));
+    assert_eq!(role.line(), "done");
+    assert!(role.end().success());
+
+    let program = std::env::current_exe().expect("this program");
+    let mut role = start(Command::new("/bin/sh").args(["-c", "exec \"$0\" log 0 2>/dev/full"]).arg(program));
+    assert_eq!(role.line(), "done");
+    assert!(role.end().success());
+}
