@@ -1,0 +1,174 @@
+//! The audit line that each write leaves in syslog: the same JSON fields in the same order as conftool's own
+//! (conftool/audit.py, 6.1.0), so that one filter finds both.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Who writes, from where, and where the lines go.
+pub struct Audit {
+    /// The person behind the run: SUDO_USER unless that is root, as in conftool. `None` stands for the user of the store's
+    /// credentials, or `unauthenticated`.
+    pub user: Option<String>,
+    /// This host by its short name, as `gethostname(2)` tells it.
+    pub host: String,
+    /// Takes each line, `@cee: {...}` without a line end. conftool sends it to `/dev/log` as local0.info, under the name
+    /// `conftool-audit`.
+    pub sink: Box<dyn FnMut(&str)>,
+}
+
+/// What became of a write: the values of `event.outcome` in the Elastic Common Schema. conftool has no word for the third.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was made.
+    Success,
+    /// It was not made.
+    Failure,
+    /// The answer was lost and the store cannot be asked.
+    Unknown,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Audit {
+    /// Sends the line about one write to the node that conftool calls `name`; `fallback` is the user if none is known.
+    pub(crate) fn write(&mut self, name: &str, fallback: &str, outcome: Outcome) {
+        let user = self.user.as_deref().unwrap_or(fallback);
+        // A clock before 1970 is written as 1970: an audit line with a wrong time is better than none.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let line = line(now, user, name, &self.host, outcome);
+        (self.sink)(&line);
+    }
+}
+
+/// The line, at the time `now` since 1970.
+fn line(now: Duration, user: &str, name: &str, host: &str, outcome: Outcome) -> String {
+    let fields = [
+        ("ecs.version", "1.11.0"),
+        ("@timestamp", &isoformat(now)),
+        ("log.level", "info"),
+        ("event.action", "write"),
+        ("event.dataset", "conftool.audit"),
+        ("event.module", "conftool"),
+        ("event.kind", "event"),
+        ("event.outcome", outcome.as_str()),
+        ("user.name", user),
+        ("service.type", "node"),
+        ("service.name", name),
+        ("host.hostname", host),
+    ];
+    let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value))).collect();
+    format!("@cee: {{{}}}", fields.join(", "))
+}
+
+/// A JSON string as Python's `json.dumps` writes it: ASCII alone.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='\u{7e}' => out.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A time as Python's `datetime.isoformat()` writes it for UTC: microseconds, left out when they are zero.
+fn isoformat(since_1970: Duration) -> String {
+    let seconds = since_1970.as_secs();
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let fraction = match since_1970.subsec_micros() {
+        0 => String::new(),
+        micros => format!(".{micros:06}"),
+    };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}+00:00")
+}
+
+/// The Gregorian date that is `days` after 1970-01-01, counted through the 400-year cycle from 0000-03-01, so that the leap
+/// day is the last of a year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    let shifted = days + 719_468;
+    let (cycle, day) = (shifted / DAYS_OF_400_YEARS, shifted % DAYS_OF_400_YEARS);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (cycle * 400 + year + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_conftools_fields_in_conftools_order() {
+        // As printed by conftool 6.1.0's AuditLogEntry.json(), behind the '@cee: ' of its log format.
+        let wanted = concat!(
+            r#"@cee: {"ecs.version": "1.11.0", "@timestamp": "2026-11-23T16:05:09.000123+00:00", "log.level": "info", "#,
+            r#""event.action": "write", "event.dataset": "conftool.audit", "event.module": "conftool", "#,
+            r#""event.kind": "event", "event.outcome": "success", "user.name": "zo\u00eb", "service.type": "node", "#,
+            r#""service.name": "pools/eqiad/appserver/php/mw1.example", "host.hostname": "mw1"}"#
+        );
+        let now = Duration::from_micros(1_795_449_909_000_123);
+        let name = "pools/eqiad/appserver/php/mw1.example";
+        assert_eq!(line(now, "zoë", name, "mw1", Outcome::Success), wanted);
+    }
+
+    #[test]
+    fn times_are_written_as_python_writes_them() {
+        // Each checked with datetime.fromtimestamp(N, timezone.utc).isoformat().
+        for (seconds, micros, wanted) in [
+            (0, 0, "1970-01-01T00:00:00+00:00"),
+            (951_782_400, 0, "2000-02-29T00:00:00+00:00"),
+            (951_868_799, 999_999, "2000-02-29T23:59:59.999999+00:00"),
+            (1_709_251_199, 1, "2024-02-29T23:59:59.000001+00:00"),
+            (1_767_225_599, 0, "2025-12-31T23:59:59+00:00"),
+            (4_107_542_400, 0, "2100-03-01T00:00:00+00:00"),
+        ] {
+            assert_eq!(isoformat(Duration::from_secs(seconds) + Duration::from_micros(micros)), wanted);
+        }
+    }
+
+    #[test]
+    fn strings_are_escaped_as_json_dumps_does() {
+        assert_eq!(quoted("a\"\\\n\u{1}\u{1F600}"), r#""a\"\\\n\u0001\ud83d\ude00""#);
+    }
+
+    #[test]
+    fn the_user_falls_back_to_the_stores() {
+        let lines = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let kept = std::rc::Rc::clone(&lines);
+        let mut audit = Audit {
+            user: None,
+            host: "mw1".into(),
+            sink: Box::new(move |line| kept.borrow_mut().push(line.to_owned())),
+        };
+        audit.write("pools/x", "unauthenticated", Outcome::Failure);
+        audit.user = Some("alice".into());
+        audit.write("pools/x", "unauthenticated", Outcome::Unknown);
+        assert!(lines.borrow()[0].contains(r#""event.outcome": "failure", "user.name": "unauthenticated""#));
+        assert!(lines.borrow()[1].contains(r#""event.outcome": "unknown", "user.name": "alice""#));
+    }
+}

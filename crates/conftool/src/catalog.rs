@@ -1,0 +1,260 @@
+//! The catalog of pools, `/etc/conftool/local_services.yaml`, which Puppet writes:
+//!
+//! ```yaml
+//! appservers:
+//!   cluster: appserver
+//!   service: php
+//!   port: 80
+//!   servers: [lvs1001.example, "lvs1002.example:9090"]
+//!   lb: pybal            # ours; the default. "none": no load balancer sends to this pool
+//! ```
+//!
+//! Only the pools asked for are looked into: a broken entry of another team must not stop a restart.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use restart_core::{Balancer, NameError, Pool, PoolName, Tag};
+use serde_json::{Map, Value};
+
+use crate::endpoint::{Endpoint, Scheme};
+use crate::load::{Invalid, LoadError, Read, required};
+use crate::yaml::{self, Placed};
+
+/// The pools of a catalog file, by name.
+#[derive(Debug)]
+pub struct Catalog {
+    file: PathBuf,
+    pools: Vec<(String, Placed)>,
+}
+
+impl Catalog {
+    /// Loads `path`. Its entries are not looked into yet. An empty catalog is an error, and so is a missing one
+    /// ([`LoadError::Missing`]).
+    pub fn load<E>(path: &Path, read: Read<'_, E>) -> Result<Self, LoadError<E>> {
+        let pools = yaml::parse_mapping(path, &required(path, read)?, false)?;
+        if pools.is_empty() {
+            return Err(Invalid::new(path, "the catalog is empty: it has no pools").into());
+        }
+        let file = path.to_owned();
+        Ok(Self { file, pools })
+    }
+
+    /// The names of all pools, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pools.iter().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The pools of these names, in this order, each once.
+    pub fn pools(&self, names: &[PoolName]) -> Result<Vec<Pool>, Invalid> {
+        let mut pools: Vec<Pool> = Vec::with_capacity(names.len());
+        for name in names {
+            if pools.iter().any(|pool| pool.name == *name) {
+                continue;
+            }
+            let Some((_, entry)) = self.pools.iter().find(|(known, _)| known == name.as_str()) else {
+                let known: Vec<&str> = self.names().collect();
+                let what = format!("there is no pool '{name}'; there are: {}", known.join(", "));
+                return Err(Invalid::new(&self.file, what));
+            };
+            let pool = pool(name, &entry.value);
+            pools.push(pool.map_err(|what| entry.wrong(&self.file, format!("pool '{name}': {what}")))?);
+        }
+        Ok(pools)
+    }
+}
+
+/// Keys that a later version of these tools reads.
+const LATER: [&str; 2] = ["min_pooled", "ready_url"];
+
+/// Keys read here.
+const KNOWN: [&str; 5] = ["cluster", "service", "port", "servers", "lb"];
+
+/// Reads one entry; the error is what is wrong with it.
+fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
+    let Value::Object(entry) = entry else {
+        return Err("not a mapping".to_owned());
+    };
+    for key in entry.keys().filter(|key| !KNOWN.contains(&key.as_str()) && !LATER.contains(&key.as_str())) {
+        log::debug!("catalog: pool '{name}': the key '{key}' is not known here and left alone");
+    }
+    let port = match entry.get("port") {
+        None => return Err("it has no 'port'".to_owned()),
+        Some(port) => (port.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0))
+            .ok_or("'port' must be a number from 1 to 65535")?,
+    };
+    Ok(Pool {
+        name: name.clone(),
+        cluster: tag(entry, "cluster")?,
+        service: tag(entry, "service")?,
+        port,
+        balancers: balancers(entry)?,
+    })
+}
+
+fn tag(entry: &Map<String, Value>, key: &str) -> Result<Tag, String> {
+    match entry.get(key) {
+        None => Err(format!("it has no '{key}'")),
+        Some(Value::String(text)) => Tag::new(text.as_str()).map_err(|error: NameError| format!("'{key}': {error}")),
+        Some(_) => Err(format!("'{key}' must be a string")),
+    }
+}
+
+fn balancers(entry: &Map<String, Value>) -> Result<Vec<Balancer>, String> {
+    let servers = match entry.get("servers") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(servers)) => servers.iter().map(balancer).collect::<Result<_, _>>()?,
+        Some(_) => return Err("'servers' must be a list of load balancers".to_owned()),
+    };
+    let kind = match entry.get("lb") {
+        None => "pybal",
+        Some(Value::String(kind)) => kind,
+        Some(_) => return Err("'lb' must be a string".to_owned()),
+    };
+    match (kind, servers.is_empty()) {
+        ("pybal", false) | ("none", true) => Ok(servers),
+        ("pybal", true) => Err("it has no 'servers'; a pool without load balancers says 'lb: none'".to_owned()),
+        ("none", false) => Err("it says 'lb: none', and names load balancers in 'servers'".to_owned()),
+        (other, _) => Err(format!("'lb' is '{other}'; known are 'pybal' and 'none'")),
+    }
+}
+
+/// `name`, `name:port`, `[IPv6]:port`.
+fn balancer(value: &Value) -> Result<Balancer, String> {
+    const ANY_PORT: u16 = 1;
+
+    let Value::String(text) = value else {
+        return Err("an entry of 'servers' is not a string".to_owned());
+    };
+    let wrong = || format!("'{text}' in 'servers' is not a host, with or without ':PORT'");
+    if text.contains('/') {
+        return Err(wrong());
+    }
+    // Checked as the address of a member of etcd is; the scheme and the default port are of no meaning here.
+    Endpoint::parse(text, Scheme::Http, ANY_PORT).map_err(|_| wrong())?;
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;
+            (host, rest.strip_prefix(':'))
+        }
+        None if text.matches(':').count() == 1 => {
+            let (host, port) = text.split_once(':').ok_or_else(wrong)?;
+            (host, Some(port))
+        }
+        None => (text.as_str(), None),
+    };
+    let port = match port {
+        Some(port) => Some(port.parse().map_err(|_| wrong())?),
+        None => None,
+    };
+    let host = host.to_owned();
+    Ok(Balancer { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Catalog, LoadError<String>> {
+        Catalog::load(Path::new("/c.yaml"), &|_| Ok(Some(text.to_owned())))
+    }
+
+    fn pools(text: &str, names: &[&str]) -> Result<Vec<Pool>, String> {
+        let names: Vec<PoolName> = names.iter().map(|name| PoolName::new(*name).unwrap()).collect();
+        load(text).map_err(|error| error.to_string())?.pools(&names).map_err(|error| error.to_string())
+    }
+
+    const PUPPETS: &str = "
+appservers:
+  cluster: appserver
+  service: php
+  port: 80
+  servers: [lvs1001.example, 'lvs1002.example:9091', '[2001:db8::1]:9090', '2001:db8::2', 192.0.2.1]
+appservers-https: {cluster: appserver, service: nginx, port: 443, servers: [lvs1001.example], ready_url: /x, team: a}
+alone: {cluster: lab, service: php, port: 80, lb: none}
+broken: {cluster: 5, servers: nothing}
+also-broken: 7
+";
+
+    #[test]
+    fn pools_come_as_asked_for_and_once() {
+        let found = pools(PUPPETS, &["appservers-https", "appservers", "alone", "appservers"]).unwrap();
+        let names: Vec<&str> = found.iter().map(|pool| pool.name.as_str()).collect();
+        assert_eq!(names, ["appservers-https", "appservers", "alone"]);
+        assert_eq!((found[0].port, found[0].service.as_str(), found[0].cluster.as_str()), (443, "nginx", "appserver"));
+        let balancers: Vec<String> = found[1].balancers.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            balancers,
+            ["lvs1001.example", "lvs1002.example:9091", "[2001:db8::1]:9090", "2001:db8::2", "192.0.2.1"]
+        );
+        assert!(found[2].balancers.is_empty());
+    }
+
+    #[test]
+    fn a_pool_that_is_not_there_is_named_with_those_that_are() {
+        assert_eq!(
+            pools(PUPPETS, &["appserver"]).unwrap_err(),
+            "'/c.yaml': there is no pool 'appserver'; there are: alone, also-broken, appservers, appservers-https, broken"
+        );
+    }
+
+    #[test]
+    fn only_an_entry_that_is_asked_for_has_to_be_right() {
+        for (entry, wanted) in [
+            ("7", "not a mapping"),
+            ("{service: s, port: 80, servers: [l]}", "it has no 'cluster'"),
+            ("{cluster: c, port: 80, servers: [l]}", "it has no 'service'"),
+            ("{cluster: c, service: s, servers: [l]}", "it has no 'port'"),
+            ("{cluster: c, service: s, port: 0, servers: [l]}", "'port' must be a number"),
+            ("{cluster: c, service: s, port: '80', servers: [l]}", "'port' must be a number"),
+            ("{cluster: a/b, service: s, port: 80, servers: [l]}", "'cluster': 'a/b' is not a conftool tag"),
+            ("{cluster: c, service: '.*', port: 80, servers: [l]}", "'service'"),
+            (
+                "{cluster: c, service: s, port: 80}",
+                "it has no 'servers'; a pool without load balancers says 'lb: none'",
+            ),
+            ("{cluster: c, service: s, port: 80, servers: []}", "it has no 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: l}", "'servers' must be a list"),
+            ("{cluster: c, service: s, port: 80, servers: [5]}", "not a string"),
+            ("{cluster: c, service: s, port: 80, servers: ['http://l']}", "'http://l' in 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: ['l:x']}", "'l:x' in 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: ['l:0']}", "'l:0' in 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: ['']}", "'' in 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: ['[::1']}", "'[::1' in 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: ['a:b:c']}", "'a:b:c' in 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: [l], lb: none}", "it says 'lb: none', and names"),
+            ("{cluster: c, service: s, port: 80, servers: [l], lb: magic}", "'lb' is 'magic'"),
+        ] {
+            let good = "good: {cluster: c, service: s, port: 80, servers: [l]}";
+            let text = format!("{good}\nbad: {entry}\n");
+            assert!(pools(&text, &["good"]).is_ok(), "{entry}");
+            let error = pools(&text, &["good", "bad"]).unwrap_err();
+            assert!(
+                error.starts_with("'/c.yaml' line 2, column 6: pool 'bad': ") && error.contains(wanted),
+                "{entry}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_catalog_says_so() {
+        for text in ["", "{}", "---\n"] {
+            assert_eq!(load(text).unwrap_err().to_string(), "'/c.yaml': the catalog is empty: it has no pools");
+        }
+    }
+
+    #[test]
+    fn damage_of_the_file_as_a_whole_is_an_error() {
+        for text in ["a: {}\na: {}\n", "- a\n", "a: [\n"] {
+            assert!(load(text).unwrap_err().to_string().starts_with("'/c.yaml' line "), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_and_a_refusing_reader_are_told_apart() {
+        let path = Path::new("/c.yaml");
+        assert!(matches!(Catalog::load::<String>(path, &|_| Ok(None)), Err(LoadError::Missing(at)) if at == path));
+        let refused = Catalog::load(path, &|_| Err("others can write it"));
+        assert!(matches!(refused, Err(LoadError::Read("others can write it"))));
+    }
+}

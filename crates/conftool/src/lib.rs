@@ -1,0 +1,63 @@
+//! Which pools is this host in, and take it out or put it back: conftool's node objects in etcd, for
+//! [`restart_core::PoolStore`].
+//!
+//! The files are conftool's own (config.yaml, the etcdrc files, the catalog), read as conftool 6.1.0 and python-etcd read
+//! them; conftool(5) of this project lists what we add. Loading ([`Settings::load`], [`Catalog::load`]) contacts nothing.
+//! [`Settings::open`] yields a [`Store`], which speaks either of etcd's two APIs: one `Member` for each member of the cluster
+//! (`v2.rs`, `v3.rs`), passed over when it does not answer (`cluster.rs`), and a write whose answer was lost is looked into
+//! before it is judged (`judge.rs`). This is the only crate that sees tokio, and it does not show.
+//!
+//! No message and no `Debug` output of this crate holds a password. A logger must keep the HTTP library (`ureq_proto`) above
+//! `trace`, where it prints the bytes of its requests.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use conftool::{Audit, Catalog, Settings};
+//! use restart_core::{Fqdn, PoolName, PoolStore, Pooled, Tag};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let read = |path: &Path| match std::fs::read_to_string(path) {
+//!     Ok(text) => Ok(Some(text)),
+//!     Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+//!     Err(error) => Err(error),
+//! };
+//! let catalog = Catalog::load(Path::new("/etc/conftool/local_services.yaml"), &read)?;
+//! let pools = catalog.pools(&[PoolName::new("appservers")?])?;
+//! let settings = Settings::load(Path::new("/etc/conftool/config.yaml"), Some(Path::new("/root")), &read)?;
+//! let audit = Audit { user: None, host: "mw1001".to_owned(), sink: Box::new(|line| println!("{line}")) };
+//! let mut store = settings.open(audit)?;
+//! let listing = store.list(&pools[0].path(&Tag::new("eqiad")?))?;
+//! if let Some(node) = listing.node(&Fqdn::new("mw1001.eqiad.wmnet")?)? {
+//!     store.write(&store.prepare(node, Pooled::No)?)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod audit;
+mod catalog;
+mod cluster;
+mod config;
+mod endpoint;
+mod etcdrc;
+mod judge;
+mod keys;
+mod limits;
+mod load;
+mod member;
+mod node;
+mod secret;
+mod settings;
+mod srv;
+mod store;
+mod tls;
+mod v2;
+mod v3;
+mod yaml;
+
+pub use audit::Audit;
+pub use catalog::Catalog;
+pub use load::{Invalid, LoadError, Read};
+pub use settings::Settings;
+pub use store::Store;

@@ -1,0 +1,147 @@
+//! conftool's node objects as the store of the restart sequence: keys, values and audit lines here, the cluster and its
+//! troubles in the modules below.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use restart_core::{
+    Fate, Fqdn, Listing, Node, NodeId, PoolPath, PoolStore, Pooled, StoreError, Unreadable, Write, WriteError,
+};
+
+use tokio::runtime::Runtime;
+
+use crate::audit::{Audit, Outcome};
+use crate::cluster::Cluster;
+use crate::judge::{self, Judgement};
+use crate::keys::Keys;
+use crate::limits::Deadline;
+use crate::member::Object;
+use crate::node::{self, NodeError};
+
+/// The node objects in etcd, through either API. Made by [`Settings::open`](crate::Settings::open). A call lasts ten seconds
+/// at most, whatever the members do.
+pub struct Store {
+    pub(crate) cluster: Cluster,
+    pub(crate) keys: Keys,
+    pub(crate) request_limit: Duration,
+    pub(crate) read_only: bool,
+    pub(crate) audit: Audit,
+    /// The user in audit lines when the person is not known.
+    pub(crate) store_user: String,
+    /// Writes whose outcome is in the audit log: key and revision found.
+    pub(crate) audited: HashSet<(String, u64)>,
+    /// The runtime that the members share.
+    pub(crate) runtime: Option<Arc<Runtime>>,
+}
+
+impl Drop for Store {
+    /// A name lookup may hang in the system's resolver, in a thread that the runtime would wait for when it is dropped.
+    fn drop(&mut self) {
+        self.cluster = Cluster::new(Vec::new());
+        if let Some(runtime) = self.runtime.take().and_then(Arc::into_inner) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Store {
+    fn deadline(&self) -> Deadline {
+        Deadline::begin(self.request_limit)
+    }
+
+    fn log_outcome(&mut self, write: &Write, outcome: Outcome) {
+        if outcome != Outcome::Unknown {
+            self.audited.insert((write.key.clone(), write.found.revision));
+        }
+        let name = self.keys.audit_name(&write.found.id);
+        self.audit.write(&name, &self.store_user, outcome);
+    }
+}
+
+impl PoolStore for Store {
+    fn list(&mut self, path: &PoolPath) -> Result<Listing, StoreError> {
+        let directory = self.keys.directory(path);
+        let deadline = self.deadline();
+        let objects = self
+            .cluster
+            .ask(&format!("list '{directory}'"), deadline, |member, limit| member.list(&directory, limit))?;
+        let mut listing = Listing::default();
+        for object in objects {
+            let host = object.key.rsplit('/').next().unwrap_or_default().to_owned();
+            let read = match Fqdn::new(host.as_str()) {
+                Ok(name) => node(path.node(&name), object).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match read {
+                Ok(node) => listing.nodes.push(node),
+                Err(why) => listing.unreadable.push(Unreadable { host, why }),
+            }
+        }
+        Ok(listing)
+    }
+
+    fn read(&mut self, id: &NodeId) -> Result<Option<Node>, StoreError> {
+        let key = self.keys.node(id);
+        let deadline = self.deadline();
+        let found = self.cluster.ask(&format!("read '{key}'"), deadline, |member, limit| member.get(&key, limit))?;
+        match found {
+            None => Ok(None),
+            Some(object) => node(id.clone(), object).map(Some).map_err(|error| malformed(&key, &error)),
+        }
+    }
+
+    fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {
+        let key = self.keys.node(&found.id);
+        let value = node::with_pooled(&found.value, pooled).map_err(|error| malformed(&key, &error))?;
+        Ok(Write { found: found.clone(), pooled, key, value })
+    }
+
+    fn write(&mut self, write: &Write) -> Result<Node, WriteError> {
+        if self.read_only {
+            let why = format!(
+                "cannot set '{}' to pooled={}: conftool's config.yaml says 'read_only'",
+                write.key, write.pooled
+            );
+            return Err(WriteError::NotMade(StoreError::Refused(why)));
+        }
+        let deadline = self.deadline();
+        let made = judge::make(&mut self.cluster, write, deadline);
+        let outcome = match &made {
+            Ok(_) => Outcome::Success,
+            Err(WriteError::Unknown(_)) => Outcome::Unknown,
+            Err(WriteError::Conflict | WriteError::NotMade(_)) => Outcome::Failure,
+        };
+        self.log_outcome(write, outcome);
+        made.map(|revision| written(write, revision))
+    }
+
+    fn fate(&mut self, write: &Write) -> Result<Fate, StoreError> {
+        let deadline = self.deadline();
+        let judgement = judge::judge(&mut self.cluster, write, deadline)?;
+        let (fate, outcome) = match judgement {
+            Judgement::Ours { revision, is_last: true } => (Fate::Made(written(write, revision)), Outcome::Success),
+            Judgement::Ours { revision, .. } => (Fate::MadeThenChanged(written(write, revision)), Outcome::Success),
+            Judgement::Unchanged | Judgement::Theirs => (Fate::NotMade, Outcome::Failure),
+            Judgement::Forgotten => return Ok(Fate::Unclear(judge::forgotten(write))),
+        };
+        if !self.audited.contains(&(write.key.clone(), write.found.revision)) {
+            self.log_outcome(write, outcome);
+        }
+        Ok(fate)
+    }
+}
+
+/// The node that a write made.
+fn written(write: &Write, revision: u64) -> Node {
+    Node { id: write.found.id.clone(), pooled: write.pooled, value: write.value.clone(), revision }
+}
+
+fn node(id: NodeId, object: Object) -> Result<Node, NodeError> {
+    let value = String::from_utf8(object.value).map_err(|_| NodeError::Encoding)?;
+    Ok(Node { id, pooled: node::pooled(&value)?, value, revision: object.revision })
+}
+
+fn malformed(key: &str, error: &NodeError) -> StoreError {
+    StoreError::Malformed(format!("object at '{key}': {error}"))
+}

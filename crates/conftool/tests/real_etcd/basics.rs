@@ -1,0 +1,122 @@
+//! Reading and writing through a healthy store.
+
+use std::path::Path;
+
+use restart_core::{PoolStore, Pooled, StoreError, WriteError};
+
+use crate::etcd::{Api, Etcd, Kind};
+use crate::fixture::{DEPOOLED, Files, POOL, POOLED, id, key, pool};
+
+fn depool_and_repool_change_nothing_else(api: Api) {
+    let etcd = Etcd::single();
+    let before =
+        "{ \"weight\": 1e1,\"p\\u006foled\" :\"yes\", \"note\": \"\\u00e9 é +&=%\", \"big\": 123456789012345678901 }";
+    etcd.set(api, &key("mw1.example"), before);
+    let mut opened = Files::new(api, &[&etcd.members[0].url]).open(None);
+
+    let found = opened.node("mw1.example");
+    assert_eq!((found.pooled, found.value.as_str()), (Pooled::Yes, before));
+    let write = opened.store.prepare(&found, Pooled::No).unwrap();
+    assert_eq!(write.key, key("mw1.example"));
+    let depooled = opened.store.write(&write).unwrap();
+    assert_eq!(etcd.value(api, &key("mw1.example")), before.replace("\"yes\"", "\"no\""));
+    assert_eq!(opened.node("mw1.example"), depooled, "what a write returns is what is read");
+
+    let write = opened.store.prepare(&depooled, Pooled::Yes).unwrap();
+    opened.store.write(&write).unwrap();
+    assert_eq!(etcd.value(api, &key("mw1.example")), before);
+    assert_eq!(opened.outcomes(), ["success", "success"]);
+}
+
+fn only_nodes_right_below_the_directory_are_listed(api: Api) {
+    let etcd = Etcd::single();
+    for (key, value) in [
+        ("mw1.example", POOLED),
+        ("mw10.example", DEPOOLED),
+        ("sub.example/mw2.example", POOLED),
+        ("damaged.example", "{\"weight\": 10, \"pooled\":"),
+        ("odd.example", "{\"weight\": 10, \"pooled\": \"maybe\"}"),
+        ("nodot", POOLED),
+    ] {
+        etcd.set(api, &format!("{POOL}/{key}"), value);
+    }
+    etcd.set(api, &format!("{POOL}-https/mw3.example"), POOLED);
+    etcd.set(api, "/conftool/v1/pools/lab/appserver/broken", "no json at all");
+    let mut opened = Files::new(api, &[&etcd.members[0].url]).open(None);
+
+    let listing = opened.store.list(&pool()).unwrap();
+    let mut nodes: Vec<(String, Pooled)> =
+        listing.nodes.iter().map(|node| (node.id.host.to_string(), node.pooled)).collect();
+    nodes.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(nodes, [("mw1.example".to_owned(), Pooled::Yes), ("mw10.example".to_owned(), Pooled::No)]);
+    let mut unreadable: Vec<&str> = listing.unreadable.iter().map(|broken| broken.host.as_str()).collect();
+    unreadable.sort_unstable();
+    assert_eq!(unreadable, ["damaged.example", "nodot", "odd.example"]);
+    assert_eq!(listing.node(&id("mw1.example").host).unwrap().map(|node| node.pooled), Some(Pooled::Yes));
+    assert!(matches!(listing.node(&id("damaged.example").host), Err(StoreError::Malformed(_))));
+}
+
+fn what_is_not_there_is_no_error(api: Api) {
+    let etcd = Etcd::single();
+    let mut opened = Files::new(api, &[&etcd.members[0].url]).open(None);
+    let listing = opened.store.list(&pool()).unwrap();
+    assert!(listing.nodes.is_empty() && listing.unreadable.is_empty());
+    assert_eq!(opened.store.read(&id("mw1.example")), Ok(None));
+}
+
+fn a_write_to_an_object_that_changed_or_went_is_a_conflict(api: Api) {
+    let etcd = Etcd::single();
+    etcd.set(api, &key("mw1.example"), POOLED);
+    let mut opened = Files::new(api, &[&etcd.members[0].url]).open(None);
+    let found = opened.node("mw1.example");
+    let write = opened.store.prepare(&found, Pooled::No).unwrap();
+
+    // The same bytes written again are a change all the same.
+    etcd.set(api, &key("mw1.example"), POOLED);
+    assert_eq!(opened.store.write(&write), Err(WriteError::Conflict));
+    assert_eq!(etcd.value(api, &key("mw1.example")), POOLED);
+    etcd.delete(api, &key("mw1.example"));
+    assert_eq!(opened.store.write(&write), Err(WriteError::Conflict));
+    assert_eq!(opened.store.read(&id("mw1.example")), Ok(None), "the object was created again");
+    assert_eq!(opened.outcomes(), ["failure", "failure"]);
+}
+
+fn read_only_refuses_every_write(api: Api) {
+    let etcd = Etcd::single();
+    etcd.set(api, &key("mw1.example"), POOLED);
+    let files = Files::new(api, &[&etcd.members[0].url]).with_config("read_only: true");
+    assert!(files.load(None).unwrap().read_only());
+    let mut opened = files.open(None);
+    let found = opened.node("mw1.example");
+    let write = opened.store.prepare(&found, Pooled::No).unwrap();
+    let refused = opened.store.write(&write);
+    assert!(matches!(refused, Err(WriteError::NotMade(StoreError::Refused(_)))), "{refused:?}");
+    assert_eq!(etcd.value(api, &key("mw1.example")), POOLED);
+    assert!(opened.outcomes().is_empty(), "conftool leaves no line for a write it does not try");
+}
+
+crate::both_apis!(
+    depool_and_repool_change_nothing_else,
+    only_nodes_right_below_the_directory_are_listed,
+    what_is_not_there_is_no_error,
+    a_write_to_an_object_that_changed_or_went_is_a_conflict,
+    read_only_refuses_every_write,
+);
+
+#[test]
+fn an_etcd_without_v2_is_told_with_the_way_out() {
+    let etcd = Etcd::start(Kind { without_v2: true, ..Kind::default() });
+    let mut opened = Files::new(Api::V2, &[&etcd.members[0].url]).open(None);
+    let Err(StoreError::Refused(text)) = opened.store.list(&pool()) else {
+        panic!("a listing from an etcd without v2");
+    };
+    assert!(text.contains("no v2 API") && text.contains("driver: etcd3"), "{text}");
+}
+
+#[test]
+fn a_missing_configuration_is_told_from_a_wrong_one() {
+    let missing = conftool::Settings::load::<String>(Path::new("/nowhere/config.yaml"), None, &|_| Ok(None));
+    assert!(matches!(missing, Err(conftool::LoadError::Missing(_))));
+    let error = Files::new(Api::V2, &[]).with("hosts: x").load(None).unwrap_err();
+    assert!(error.to_string().contains("unknown key 'hosts'"), "{error}");
+}
