@@ -58,10 +58,10 @@ pub fn start(tool: &'static str, verbosity: Verbosity, journal: Option<JournalSt
     let form = if is_stderr(journal) { Form::Journal } else { Form::Plain(tool) };
     let mut builder = Builder::new();
     builder.filter_level(verbosity.level()).target(Target::Stderr).write_style(WriteStyle::Never);
-    if verbosity != Verbosity::Everything {
-        for library in LIBRARIES {
-            builder.filter_module(library, LevelFilter::Off);
-        }
+    // Never more than debug: at trace, libraries write out what they send, and that is passwords, too.
+    let libraries = if verbosity == Verbosity::Everything { LevelFilter::Debug } else { LevelFilter::Off };
+    for library in LIBRARIES {
+        builder.filter_module(library, libraries);
     }
     builder.format(move |out, record| {
         out.write_all(lines(form, record.level(), record.target(), &record.args().to_string()).as_bytes())
