@@ -1,0 +1,15 @@
+//! `safe-service-restart`: takes this host out of its load-balancer pools, restarts services, puts it back. The way through
+//! this crate: `cli` is what can be typed, `settings` what it means together with the files of the host, `run` does it with
+//! the real parts, `output` says how it ended.
+
+mod cli;
+mod duration;
+#[cfg(test)]
+mod manual;
+mod output;
+mod run;
+mod settings;
+
+fn main() -> std::process::ExitCode {
+    run::main()
+}
