@@ -243,9 +243,12 @@ impl Host {
     /// Starts a command as root and lets it run.
     pub fn spawn(&self, command: &[&str]) -> Result<Running> {
         let init = self.init()?;
-        let mut nsenter = process::mortal("nsenter", Signal::SIGKILL);
+        // Whoever runs the tests may ignore signals (nohup does, and a shell does so for what it puts in the background);
+        // nsenter and the command would inherit that.
+        let mut nsenter = process::mortal("env", Signal::SIGKILL);
         nsenter
-            .args(["--target", &init.to_string(), "--all", "--", "/usr/bin/env", "--ignore-environment"])
+            .args(["--default-signal", "nsenter", "--target", &init.to_string(), "--all", "--"])
+            .args(["/usr/bin/env", "--ignore-environment"])
             .args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root"])
             .args(["LOGNAME=root", "SHELL=/bin/bash", "LANG=C.UTF-8"])
             .args(command)

@@ -1,5 +1,6 @@
 //! The lock against a second run, and signals.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -36,7 +37,6 @@ fn a_signal_before_the_restart_puts_the_host_back_and_then_kills() -> Result<()>
         run.wait_for_stderr("for requests in flight", SOON)?;
         run.signal(signal)?;
         let run = run.wait(SOON)?;
-        use std::os::unix::process::ExitStatusExt;
         assert_eq!(run.status.signal(), Some(signal as i32), "{run}");
         says(&run, "not restarted, pools as found");
         assert_eq!(php(&site)?, before);
@@ -57,6 +57,21 @@ fn a_signal_after_the_restart_does_not_keep_the_host_out() -> Result<()> {
     assert_eq!(run.code(), None, "{run}");
     says(&run, "restarted, pooled again in 'appservers'");
     site.wait_pooled(0, true)
+}
+
+#[test]
+fn a_signal_while_it_waits_for_the_host_ends_a_run_that_did_nothing() -> Result<()> {
+    let site = site().boot()?;
+    let mut first = start(&site, &["--grace-period", "3"])?;
+    first.wait_for_stderr("for requests in flight", SOON)?;
+    let mut second = start(&site, &[])?;
+    second.wait_for_stderr("waiting for another run", SOON)?;
+    second.signal(Signal::SIGTERM)?;
+    let second = second.wait(SOON)?;
+    assert_eq!(second.status.signal(), Some(Signal::SIGTERM as i32), "{second}");
+    says(&second, "nothing was changed");
+    expect(&first.wait(SOON)?, 0);
+    Ok(())
 }
 
 /// The lock lives as long as the systemctl that a killed run has started.

@@ -109,7 +109,10 @@ struct Role {
 }
 
 fn itself() -> Command {
-    Command::new(std::env::current_exe().expect("this program"))
+    // Whoever runs the tests may ignore signals (nohup does, and a shell does so for what it puts in the background).
+    let mut command = Command::new("/usr/bin/env");
+    command.arg("--default-signal").arg(std::env::current_exe().expect("this program"));
+    command
 }
 
 fn start(command: &mut Command) -> Role {

@@ -170,23 +170,28 @@ impl Run<'_> {
             return Ok(Heed::First.check(self.parts.stop)?);
         }
         self.phase("last look", |run| {
-            for place in 0..run.members.len() {
-                let member = &mut run.members[place];
-                let now = run.parts.store.read(&member.id);
-                member.now = now.map_err(|error| cannot(&format!("read '{}' again", member.id), &error))?;
-                if matches!(&member.now, Some(node) if node.pooled == Pooled::Yes) {
-                    let names = run.pool_names(&run.members[place].pools);
-                    let message = format!("somebody pooled '{}' in {names} before the restart", run.host);
-                    return Err(Failure::new(ExitCode::Failed, message).into());
-                }
-            }
+            run.nobody_pooled()?;
             let unseen = run.watch(Wanted::NotPooled, Heed::First, |_| true);
             unseen.map_err(|unseen| {
                 let what = format!("cannot confirm, right before the restart, that '{}' is not pooled", run.host);
                 abort(unseen, &what, ExitCode::Failed)
             })?;
+            // Load balancers follow the store, so the store has the last word.
+            run.nobody_pooled()?;
             Ok(Heed::First.check(run.parts.stop)?)
         })
+    }
+
+    /// Reads each node again: an operator who pooled the host while we held it does not want it restarted now.
+    fn nobody_pooled(&mut self) -> Result<(), Failure> {
+        for member in &mut self.members {
+            let now = self.parts.store.read(&member.id);
+            member.now = now.map_err(|error| cannot(&format!("read '{}' again", member.id), &error))?;
+        }
+        let pooled = |member: &&Membership| matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
+        let Some(member) = self.members.iter().find(pooled) else { return Ok(()) };
+        let names = self.pool_names(&member.pools);
+        Err(Failure::new(ExitCode::Failed, format!("somebody pooled '{}' in {names} before the restart", self.host)))
     }
 }
 

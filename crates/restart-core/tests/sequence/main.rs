@@ -6,7 +6,8 @@
 //! - `store`: a store that is away, refuses, or loses an answer;
 //! - `units`: restarts that fail, and restarts that only look like it;
 //! - `signals`: a run that is asked to end;
-//! - `modes`: `--depool`, `--pool`, `--dry-run`, `--force`.
+//! - `modes`: `--depool`, `--pool`, `--dry-run`, `--force`;
+//! - `promises`: what must hold whatever happens, at random.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -14,6 +15,7 @@ mod closed;
 mod good;
 mod modes;
 mod others;
+mod promises;
 mod signals;
 mod store;
 mod units;

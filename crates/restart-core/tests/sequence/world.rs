@@ -95,6 +95,10 @@ pub struct World {
     /// The next write ends in `Unknown`; `true`: it was made all the same.
     pub lose_next_write: Option<bool>,
     pub refuse_writes: Option<StoreError>,
+    /// What an operator left when he took the host away, if one did.
+    pub taken: Option<String>,
+    /// An operator pooled the host.
+    pub pooled_by_operator: bool,
     /// Also a forced restart: the safety rule is off.
     pub unsafe_restarts: bool,
 }
@@ -145,6 +149,20 @@ impl World {
         let id = node(service);
         let before = self.objects.get(&id).map(|object| object.pooled);
         self.put(&id, pooled, rest.to_owned(), before);
+    }
+
+    /// Another hand changes the weight to one that it never was, and leaves `pooled` as it is.
+    pub fn weigh(&mut self, service: &str) {
+        let pooled = self.objects.get(&node(service)).map(|object| object.pooled);
+        if let Some(pooled) = pooled {
+            let weight = format!("w{}", 100 + self.revision);
+            self.set(service, pooled, &weight);
+        }
+    }
+
+    /// Lets something happen after this time.
+    pub fn later(&mut self, time: Duration, hook: impl FnOnce(&mut Self) + 'static) {
+        self.timed.push((self.now + time, Box::new(hook)));
     }
 
     pub fn delete(&mut self, service: &str) {
@@ -440,6 +458,8 @@ impl Scene {
             store_error: None,
             lose_next_write: None,
             refuse_writes: None,
+            taken: None,
+            pooled_by_operator: false,
             unsafe_restarts: false,
         };
         let job = Job {
@@ -523,7 +543,7 @@ impl Scene {
 
     /// Lets something happen this long after an effect.
     pub fn after(self, event: &str, time: Duration, hook: impl FnOnce(&mut World) + 'static) -> Self {
-        self.at(event, move |world| world.timed.push((world.now + time, Box::new(hook))))
+        self.at(event, move |world| world.later(time, hook))
     }
 
     pub fn safe_restart(&self) -> Ended<'_> {
@@ -588,7 +608,7 @@ impl Ended<'_> {
         self
     }
 
-    fn story(&self) -> String {
+    pub fn story(&self) -> String {
         let world = self.scene.handle.0.borrow();
         format!("\ndone: {:?}\ntook: {:?}\nreport: {:#?}", world.done, self.took, self.report)
     }
