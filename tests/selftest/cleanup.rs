@@ -61,10 +61,10 @@ fn a_dropped_site_leaves_nothing_running() -> Result<()> {
     Ok(())
 }
 
-/// Not a test: the victim of the next one, which runs it in a process of its own.
-#[test]
-#[ignore = "run by a_killed_test_leaves_nothing_running"]
-fn victim() -> Result<()> {
+/// Tells the test below that it is its own victim, in a process of its own.
+const VICTIM: &str = "TESTBED_VICTIM";
+
+fn play_victim() -> Result<()> {
     let site = Site::builder().boot()?;
     let _load = site.load().start()?;
     let pids: Vec<String> = processes_of(&site)?.iter().map(ToString::to_string).collect();
@@ -75,8 +75,12 @@ fn victim() -> Result<()> {
 
 #[test]
 fn a_killed_test_leaves_nothing_running() -> Result<()> {
+    if std::env::var_os(VICTIM).is_some() {
+        return play_victim();
+    }
     let mut victim = Command::new(std::env::current_exe()?)
-        .args(["--exact", "cleanup::victim", "--ignored", "--nocapture"])
+        .args(["--exact", "cleanup::a_killed_test_leaves_nothing_running", "--nocapture"])
+        .env(VICTIM, "1")
         .stdout(Stdio::piped())
         .spawn()?;
     let lines = BufReader::new(victim.stdout.take().expect("piped")).lines();
