@@ -19,10 +19,16 @@ pub struct PyBal;
 
 impl Technology for PyBal {
     fn ask(&self, question: &Question, at_most: Duration) -> Verdict {
-        let answer = url(question).and_then(|url| http::get(&url, at_most));
-        match answer {
-            Ok(answer) => verdict(answer.status, &answer.body),
-            Err(why) => Verdict::Unknown(why),
+        let url = match url(question) {
+            Ok(url) => url,
+            Err(why) => return Verdict::Unknown(why),
+        };
+        let verdict =
+            http::get(&url, at_most).map_or_else(Verdict::Unknown, |answer| verdict(answer.status, &answer.body));
+        match verdict {
+            // With all that it takes to ask again by hand.
+            Verdict::Unknown(why) => Verdict::Unknown(format!("{url}: {why}")),
+            known => known,
         }
     }
 }

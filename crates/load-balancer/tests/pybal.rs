@@ -63,7 +63,20 @@ fn question(host: &str, port: u16) -> Question {
 }
 
 fn ask(server: &Server, at_most: Duration) -> Verdict {
-    PyBal.ask(&question("127.0.0.1", server.port), at_most)
+    ask_at("127.0.0.1", server.port, at_most)
+}
+
+fn ask_at(host: &str, port: u16, at_most: Duration) -> Verdict {
+    let question = question(host, port);
+    without_url(PyBal.ask(&question, at_most), &question)
+}
+
+/// An unknown verdict names what was asked; what is left is why.
+fn without_url(verdict: Verdict, Question { balancer, .. }: &Question) -> Verdict {
+    let Verdict::Unknown(why) = verdict else { return verdict };
+    let url = format!("http://{balancer}/pools/appservers_80/mw1.test: ");
+    let Some(why) = why.strip_prefix(&url) else { panic!("'{url}' is not named in '{why}'") };
+    unknown(why)
 }
 
 fn unknown(why: &str) -> Verdict {
@@ -151,14 +164,14 @@ fn a_body_that_drips_is_unknown_within_the_bound_too() {
 fn one_that_refuses_says_so() {
     // A port that was ours a moment ago, and is nobody's now.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert_eq!(PyBal.ask(&question("127.0.0.1", port), LONG), unknown("connection refused"));
+    assert_eq!(ask_at("127.0.0.1", port, LONG), unknown("connection refused"));
 }
 
 #[test]
 fn a_name_that_does_not_exist_says_so() {
     // A part of a name has at most 63 characters: the resolver refuses this one without asking a server.
     let name = format!("{}.test", "x".repeat(64));
-    assert_eq!(PyBal.ask(&question(&name, 9090), LONG), unknown("no such host"));
+    assert_eq!(ask_at(&name, 9090, LONG), unknown("no such host"));
 }
 
 #[test]
@@ -208,7 +221,10 @@ fn two_slow_balancers_are_asked_at_the_same_time() {
     assert_eq!(balancers.answers(LONG), [(Ticket(2), Verdict::NotPooled)]);
     let mut late = BTreeMap::new();
     while late.len() < 2 {
-        late.extend(balancers.answers(LONG));
+        late.extend(balancers.answers(LONG).into_iter().map(|(ticket, verdict)| {
+            let server = if ticket == Ticket(0) { &slow } else { &slower };
+            (ticket, without_url(verdict, &question("127.0.0.1", server.port)))
+        }));
     }
     let timed_out = unknown("timed out after 2s");
     assert_eq!(late, BTreeMap::from([(Ticket(0), timed_out.clone()), (Ticket(1), timed_out)]));

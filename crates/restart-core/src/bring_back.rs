@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use crate::clock::{Heed, sleep_until};
+use crate::journal::Phase;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, Pooled};
 use crate::repool::{Decision, decide};
-use crate::run::{Abort, Hold, Membership, Run, State};
+use crate::run::{Abort, Hold, Membership, Run};
+use crate::state::State;
 use crate::store::{Fate, StoreError, Write, WriteError};
 use crate::take_out::CONFLICTS;
 use crate::watch::{Unseen, Wanted};
@@ -17,8 +19,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a node is not back yet.
 enum Hitch {
-    /// Somebody wrote in between: decide anew.
-    Conflict,
+    /// Something is known now that was not: decide anew.
+    Anew,
     /// The store failed.
     Store(StoreError),
     /// It cannot be told whose write stands there.
@@ -35,72 +37,99 @@ impl Run<'_> {
     /// After the restart: puts the host back and sees every load balancer send again.
     pub(crate) fn bring_back(&mut self) {
         self.state = State::BroughtBack;
-        if let Err(failure) = self
-            .return_all(ExitCode::RepoolUnconfirmed)
-            .and_then(|()| self.see_pooled(ExitCode::RepoolUnconfirmed, |member| matches!(member.hold, Hold::Returned)))
-        {
-            self.report.failures.push(failure);
+        self.note_phase(Phase::BringingBack);
+        let failures = self.return_and_see(ExitCode::RepoolUnconfirmed, |member| matches!(member.hold, Hold::Returned));
+        if failures.is_empty() {
+            self.close_journal();
+        } else {
+            self.report.failures.extend(failures);
             self.state = State::RepoolUnconfirmed;
         }
     }
 
+    /// Puts back what is ours, and watches the load balancers of what `which` picks, also where something else failed.
+    fn return_and_see(&mut self, code: ExitCode, which: impl Fn(&Membership) -> bool) -> Vec<Failure> {
+        let mut failures = self.return_all(code);
+        failures.extend(self.see_pooled(code, which).err());
+        failures
+    }
+
     /// Before the restart: whatever went wrong, the host is put back as it was found (rule 1).
     pub(crate) fn put_back(&mut self, abort: Abort) {
+        let mut why = String::new();
         match abort {
-            Abort::Failed(failure) => self.report.failures.push(failure),
-            Abort::Stopped(stopped) => log::warn!("{}: not restarting", stopped.signal.name()),
+            Abort::Failed(failure) => {
+                why = failure.message.clone();
+                self.report.failures.push(failure);
+            }
+            Abort::Stopped(stopped) => stopped.signal.name().clone_into(&mut why),
         }
         self.state = State::AsFound;
+        // What an earlier run held stays held.
+        for member in self.members.iter_mut().filter(|member| member.held) {
+            member.hold = Hold::Untouched;
+        }
         let ours = |member: &Membership| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_));
         if !self.members.iter().any(ours) {
+            if self.members.iter().any(|member| member.out.is_some()) {
+                self.close_journal_but_for_held();
+            }
             return;
         }
-        log::warn!("putting '{}' back", self.host);
-        let put_back = self.return_all(ExitCode::PutBackUnconfirmed).and_then(|()| {
-            self.see_pooled(ExitCode::PutBackUnconfirmed, |member| matches!(member.hold, Hold::Returned))
-        });
-        if let Err(failure) = put_back {
+        log::warn!("putting '{}' back: {why}", self.host);
+        let failures =
+            self.return_and_see(ExitCode::PutBackUnconfirmed, |member| matches!(member.hold, Hold::Returned));
+        if !failures.is_empty() {
             // The worse news decides the exit code: the host may be out.
-            self.report.failures.insert(0, failure);
+            self.report.failures.splice(0..0, failures);
             self.state = State::PerhapsDepooled;
+            return;
         }
+        self.close_journal_but_for_held();
     }
 
     /// `--pool`: puts every node that is `no` back; `inactive` is an operator's word and stays.
     pub(crate) fn pool(&mut self) {
+        if let Err(stopped) = Heed::First.check(self.parts.stop) {
+            return self.put_back(stopped.into());
+        }
         for member in &mut self.members {
             if let Some(found) = member.found.clone().filter(|found| found.pooled == Pooled::No) {
                 member.hold = Hold::Ours(found);
             }
         }
-        let returned = self.return_all(ExitCode::PutBackUnconfirmed);
         let pooled = |member: &Membership| matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
-        let result = returned.and_then(|()| self.see_pooled(ExitCode::PutBackUnconfirmed, pooled));
-        self.state = match result {
-            Ok(()) => State::Pooled,
-            Err(failure) => {
-                self.report.failures.push(failure);
-                State::PoolUnconfirmed
-            }
-        };
+        let failures = self.return_and_see(ExitCode::PutBackUnconfirmed, pooled);
+        if failures.is_empty() {
+            // An operator's word takes over from any journal.
+            self.close_journal();
+            self.state = State::Pooled;
+        } else {
+            self.report.failures.extend(failures);
+            self.state = State::PoolUnconfirmed;
+        }
     }
 
-    /// Puts back each node that is ours; every one is tried, the first failure is returned, the others are reported.
-    fn return_all(&mut self, code: ExitCode) -> Result<(), Failure> {
+    /// Puts back each node that is ours; every one is tried, until the time for a store that is away is over.
+    fn return_all(&mut self, code: ExitCode) -> Vec<Failure> {
         self.phase("repool", |run| {
             let deadline = run.parts.clock.now() + run.job.allowed;
             let mut failures = Vec::new();
             for place in 0..run.members.len() {
-                if let Err(why) = run.return_one(place, deadline) {
+                let result = if !failures.is_empty() && run.parts.clock.now() >= deadline {
+                    Err("not tried any more, the time is over".to_owned())
+                } else {
+                    run.return_one(place, deadline)
+                };
+                if let Err(why) = result
+                    && matches!(run.members[place].hold, Hold::Ours(_) | Hold::Attempted(_))
+                {
                     let names = run.pool_names(&run.members[place].pools);
                     let message = format!("cannot repool '{}' in {names}: {why}", run.host);
                     failures.push(Failure::new(code, message));
                 }
             }
-            let mut failures = failures.into_iter();
-            let first = failures.next();
-            run.report.failures.extend(failures);
-            first.map_or(Ok(()), Err)
+            failures
         })
     }
 
@@ -113,15 +142,16 @@ impl Run<'_> {
             let why = match self.try_return(place, &mut lost) {
                 Ok(()) => return Ok(()),
                 Err(Hitch::Unclear(why)) => return Err(why),
-                Err(Hitch::Conflict) => {
+                Err(Hitch::Anew) => {
                     conflicts += 1;
                     if conflicts >= CONFLICTS {
                         return Err("the object keeps changing".to_owned());
                     }
                     continue;
                 }
-                Err(Hitch::Store(StoreError::Unreachable(why))) => why,
-                Err(Hitch::Store(error)) => return Err(error.to_string()),
+                // A refusal may pass, too: an etcd without a leader refuses users, an overloaded one refuses work.
+                Err(Hitch::Store(StoreError::Unreachable(why) | StoreError::Refused(why))) => why,
+                Err(Hitch::Store(StoreError::Malformed(why))) => return Err(why),
             };
             let now = self.parts.clock.now();
             if now >= deadline {
@@ -142,39 +172,53 @@ impl Run<'_> {
     fn try_return(&mut self, place: usize, lost: &mut Option<Write>) -> Result<(), Hitch> {
         if let Some(write) = lost {
             match self.parts.store.fate(write)? {
-                Fate::Made(node) | Fate::MadeThenChanged(node) => {
+                Fate::Made(node) => {
                     self.returned(place, node);
+                    return Ok(());
+                }
+                Fate::MadeThenChanged(_) => {
+                    match self.parts.store.read(&self.members[place].id)? {
+                        Some(now) if now.pooled == Pooled::Yes => self.returned(place, now),
+                        now => self.left_to_others(place, now, "it was changed right after it was put back"),
+                    }
                     return Ok(());
                 }
                 Fate::NotMade | Fate::Unclear(_) => *lost = None,
             }
         }
-        let ours = match &self.members[place].hold {
+        let node = match &self.members[place].hold {
             Hold::Untouched | Hold::Returned | Hold::Theirs => return Ok(()),
-            Hold::Ours(node) => node.clone(),
-            Hold::Attempted(write) => match self.parts.store.fate(write)? {
-                Fate::Made(node) | Fate::MadeThenChanged(node) => {
-                    self.members[place].hold = Hold::Ours(node.clone());
-                    node
+            Hold::Ours(node) => {
+                let ours = node.clone();
+                let now = self.parts.store.read(&self.members[place].id)?;
+                self.members[place].now.clone_from(&now);
+                match decide(&ours, now.as_ref()) {
+                    Decision::Repool(node) => node,
+                    Decision::Leave(why) => {
+                        self.left_to_others(place, now, &why);
+                        return Ok(());
+                    }
                 }
-                // The depool may still be on its way, held by a member that is frozen. Writing the node as it is gives it a
-                // new revision, which the late write can no longer match.
-                Fate::NotMade => write.found.clone(),
-                Fate::Unclear(why) => return Err(Hitch::Unclear(why)),
-            },
-        };
-        let member = &mut self.members[place];
-        let now = self.parts.store.read(&member.id)?;
-        member.now.clone_from(&now);
-        let fence = matches!(&member.hold, Hold::Attempted(_)) && now.as_ref() == Some(&ours);
-        let node = match decide(&ours, now.as_ref()) {
-            Decision::Repool(node) => node,
-            Decision::Leave(_) if fence => ours,
-            Decision::Leave(why) => {
-                member.hold = Hold::Theirs;
-                let names = self.pool_names(&self.members[place].pools);
-                self.report.note(format!("'{}' in {names} is left to whoever changed it: {why}", self.host));
-                return Ok(());
+            }
+            Hold::Attempted(write) => {
+                let write = write.clone();
+                match self.parts.store.fate(&write)? {
+                    Fate::Made(node) | Fate::MadeThenChanged(node) => {
+                        self.members[place].revision = Some(node.revision);
+                        self.members[place].hold = Hold::Ours(node);
+                        return Err(Hitch::Anew);
+                    }
+                    // The depool may still be on its way, held by a member that is frozen. Writing the node as it is gives
+                    // it a new revision, which the late write can no longer match.
+                    Fate::NotMade => match self.parts.store.read(&self.members[place].id)? {
+                        Some(now) if now == write.found => now,
+                        now => {
+                            self.left_to_others(place, now, "somebody else wrote while an answer was lost");
+                            return Ok(());
+                        }
+                    },
+                    Fate::Unclear(why) => return Err(Hitch::Unclear(why)),
+                }
             }
         };
         let write = self.parts.store.prepare(&node, Pooled::Yes)?;
@@ -183,13 +227,21 @@ impl Run<'_> {
                 self.returned(place, node);
                 Ok(())
             }
-            Err(WriteError::Conflict) => Err(Hitch::Conflict),
+            Err(WriteError::Conflict) => Err(Hitch::Anew),
             Err(WriteError::NotMade(error)) => Err(Hitch::Store(error)),
             Err(WriteError::Unknown(error)) => {
                 *lost = Some(write);
                 Err(Hitch::Store(error))
             }
         }
+    }
+
+    /// Rule 2: what somebody else decided stays, and is no error.
+    fn left_to_others(&mut self, place: usize, now: Option<Node>, why: &str) {
+        self.members[place].now = now;
+        self.members[place].hold = Hold::Theirs;
+        let names = self.pool_names(&self.members[place].pools);
+        self.report.warn(format!("'{}' in {names} is left to whoever changed it: {why}", self.host));
     }
 
     fn returned(&mut self, place: usize, node: Node) {

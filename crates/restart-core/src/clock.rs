@@ -39,6 +39,15 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// The number as in signal(7), the same on every Linux.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::HangUp => 1,
+            Self::Interrupt => 2,
+            Self::Terminate => 15,
+        }
+    }
+
     /// The name as in signal(7).
     pub fn name(self) -> &'static str {
         match self {

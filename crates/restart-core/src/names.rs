@@ -18,9 +18,23 @@ pub struct NameError {
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $wanted:literal, $check:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-        #[serde(transparent)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(into = "String", try_from = "String")]
         pub struct $type(String);
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+
+            fn try_from(given: String) -> Result<Self, NameError> {
+                Self::new(given)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> Self {
+                name.0
+            }
+        }
 
         impl $type {
             /// Checks `given` and keeps it; the error says what is wrong with it.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Share;
 use crate::load_balancer::Balancer;
 use crate::names::{Fqdn, PoolName, Tag};
 
@@ -18,6 +21,8 @@ pub struct Pool {
     pub port: u16,
     /// The load balancers that send to it. Empty only where the catalog says `lb: none`.
     pub balancers: Vec<Balancer>,
+    /// How many of its hosts have to stay pooled, where the catalog says so for this pool (`min_pooled`).
+    pub min_pooled: Option<Share>,
 }
 
 impl Pool {
@@ -28,7 +33,7 @@ impl Pool {
 }
 
 /// Where the nodes of a pool are kept: `DC/CLUSTER/SERVICE`. Several pools of the catalog may share one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PoolPath {
     /// The tag `dc`.
     pub data_centre: Tag,
@@ -52,7 +57,7 @@ impl fmt::Display for PoolPath {
 }
 
 /// Which node: `DC/CLUSTER/SERVICE/FQDN`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId {
     /// The pool's place in the store.
     pub path: PoolPath,
@@ -67,7 +72,7 @@ impl fmt::Display for NodeId {
 }
 
 /// The field `pooled` of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooled {
     /// The load balancers send to it.
@@ -106,7 +111,7 @@ impl fmt::Display for Pooled {
 }
 
 /// A node object as read from the store at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Which node.
     pub id: NodeId,

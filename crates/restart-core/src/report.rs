@@ -28,9 +28,9 @@ pub struct Report {
     pub units: Vec<UnitReport>,
     /// The phases gone through, in order.
     pub phases: Vec<PhaseReport>,
-    /// What a dry run would write, in order.
+    /// What a dry run says would be done, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub plan: Vec<PlannedWrite>,
+    pub plan: Vec<PlannedStep>,
     /// What is worth knowing and no failure: nodes left to an operator, a start limit reset.
     pub notes: Vec<String>,
     /// Everything that failed; the first decides the exit code.
@@ -101,15 +101,35 @@ pub struct PhaseReport {
     pub seconds: Duration,
 }
 
-/// A write that would be made.
-#[derive(Debug, Clone, Serialize)]
-pub struct PlannedWrite {
-    /// `depool` or `repool`.
-    pub step: &'static str,
-    /// The store's key.
-    pub key: String,
-    /// The value, whole.
-    pub value: String,
+/// Something that would be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PlannedStep {
+    /// A write to the store.
+    Write {
+        /// `depool` or `repool`.
+        step: &'static str,
+        /// The store's key.
+        key: String,
+        /// The value, whole.
+        value: String,
+    },
+    /// Something done to a unit.
+    Unit {
+        /// `restart` or `reload`.
+        step: &'static str,
+        /// The unit.
+        unit: UnitName,
+    },
+}
+
+impl std::fmt::Display for PlannedStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write { step, key, value } => write!(f, "would {step} {key} {value}"),
+            Self::Unit { step, unit } => write!(f, "would {step} {unit}"),
+        }
+    }
 }
 
 impl Report {
@@ -142,6 +162,11 @@ impl Report {
         let mut report = Self::nothing_done();
         report.failures.push(failure);
         report
+    }
+
+    /// Nothing was done and nothing is to be said: a recovery that had nothing to recover.
+    pub fn is_nothing(&self) -> bool {
+        self.failures.is_empty() && self.signal.is_none() && self.phases.is_empty()
     }
 
     /// The exit code: that of the first failure.

@@ -71,9 +71,10 @@ fn attempt(
     notes: &mut Vec<String>,
 ) -> Result<UnitStatus, Trouble> {
     let limit = before.and_then(|status| status.limit).map_or(NO_LIMIT, |limit| limit + MARGIN);
-    let judge = Judge { unit, settle, before, limit };
+    let judge = Judge { unit, settle, before, until: parts.clock.now() + limit + settle };
+    log::info!("{}ing '{unit}', for at most {limit:.0?}", action.verb().as_str());
     let asked = parts.services.run(action.verb(), unit, limit);
-    if asked.is_err() {
+    if let Err(error) = &asked {
         let status = parts.services.status(unit)?;
         if status.load == LoadState::NotFound {
             return Err(Trouble::NoSuchUnit);
@@ -85,7 +86,7 @@ fn attempt(
                     Trouble::Failed(format!("stopped by systemd's start limit, and {} failed: {error}", verb.as_str()))
                 })?;
             }
-            notes.push(format!("systemd refused to start '{unit}' (start limit): limit reset, unit started"));
+            notes.push(format!("systemd refused to start '{unit}' (start limit): limit reset, unit started; {error}"));
             return judge.watch(parts, Action::Restart, &Ok(()));
         }
     }
@@ -97,7 +98,8 @@ struct Judge<'a> {
     unit: &'a UnitName,
     settle: Duration,
     before: Option<&'a UnitStatus>,
-    limit: Duration,
+    /// When it is given up.
+    until: Duration,
 }
 
 /// What one look at the unit tells.
@@ -115,12 +117,15 @@ impl Judge<'_> {
         action: Action,
         asked: &Result<(), ServiceError>,
     ) -> Result<UnitStatus, Trouble> {
-        let began = parts.clock.now();
         let mut steady: Option<(Duration, Option<String>)> = None;
         loop {
             let status = parts.services.status(self.unit)?;
             let now = parts.clock.now();
-            match self.look(&status, action, asked).map_err(Trouble::Failed)? {
+            let look = self.look(&status, action, asked).map_err(|why| match &steady {
+                Some(_) => Trouble::Failed(format!("it was up, and then it was not: {why}")),
+                None => Trouble::Failed(why),
+            });
+            match look? {
                 Look::Up => match &steady {
                     Some((since, invocation)) if *invocation == status.invocation => {
                         if now >= *since + self.settle {
@@ -133,16 +138,31 @@ impl Judge<'_> {
                 },
                 Look::OnItsWay => steady = None,
             }
-            if now >= began + self.limit + self.settle {
-                return Err(Trouble::Failed(format!(
-                    "it is still {} after {:.0?}",
-                    status.active.as_str(),
-                    now - began
-                )));
+            if now >= self.until {
+                let state = status.active.as_str();
+                return Err(Trouble::Failed(format!("it is still {state}, and its time is over")));
             }
             let next = steady.as_ref().map_or(now + LOOK, |(since, _)| (*since + self.settle).min(now + LOOK));
-            sleep_until(parts.clock, parts.stop, Heed::Second, next)
-                .map_err(|_| Trouble::Failed("it was not watched to the end because of a second signal".to_owned()))?;
+            if sleep_until(parts.clock, parts.stop, Heed::Second, next).is_err() {
+                return self.last_look(parts, action, asked);
+            }
+        }
+    }
+
+    /// Asked to wait no longer: what runs now counts as restarted, whatever it may do later.
+    fn last_look(
+        &self,
+        parts: &mut Parts<'_>,
+        action: Action,
+        asked: &Result<(), ServiceError>,
+    ) -> Result<UnitStatus, Trouble> {
+        let status = parts.services.status(self.unit)?;
+        match self.look(&status, action, asked).map_err(Trouble::Failed)? {
+            Look::Up => Ok(status),
+            Look::OnItsWay => Err(Trouble::Failed(format!(
+                "it is {}, and was not waited for because of a second signal",
+                status.active.as_str()
+            ))),
         }
     }
 
@@ -173,7 +193,7 @@ impl Judge<'_> {
             },
             ActiveState::Activating | ActiveState::Deactivating | ActiveState::Reloading => Ok(Look::OnItsWay),
             _ if status.job => Ok(Look::OnItsWay),
-            state => ended(format!("it is {} ({}, result '{}')", state.as_str(), status.sub, status.result)),
+            state => ended(format!("it is {} (result '{}')", state.as_str(), status.result)),
         }
     }
 }

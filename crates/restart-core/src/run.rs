@@ -2,13 +2,14 @@
 //! report it grows. The steps themselves are in `take_out.rs` and `bring_back.rs`.
 
 use crate::clock::{Heed, Stopped};
+use crate::journal::Phase;
 use crate::load_balancer::Question;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, NodeId, Pool, Pooled};
-use crate::report::{BalancerReport, PhaseReport, PlannedWrite, PoolReport, Report, ServicesState};
+use crate::report::{BalancerReport, PhaseReport, PlannedStep, PoolReport, Report, ServicesState};
 use crate::restart::restart;
-use crate::sequence::{Job, Parts, Place, Purpose};
-use crate::service::UnitStatus;
+use crate::sequence::{Action, Job, Parts, Place, Purpose};
+use crate::state::State;
 use crate::store::{StoreError, Write};
 use crate::watch::{Patience, Unseen, Wanted, Watched, watch};
 
@@ -22,6 +23,14 @@ pub(crate) struct Membership {
     /// As it was last seen or written.
     pub(crate) now: Option<Node>,
     pub(crate) hold: Hold,
+    /// The depool, as the journal has it: ours, or that of an earlier run.
+    pub(crate) out: Option<Write>,
+    /// The revision of that depool, once it is known.
+    pub(crate) revision: Option<u64>,
+    /// An earlier run took it out and held it.
+    pub(crate) held: bool,
+    /// All nodes of the place, for the count.
+    pub(crate) listing: Vec<Node>,
 }
 
 /// What we did to a node.
@@ -43,21 +52,6 @@ impl Membership {
     pub(crate) fn in_store(&self) -> bool {
         matches!(&self.now, Some(node) if node.pooled != Pooled::Inactive)
     }
-}
-
-/// The state a host is left in, as far as the sequence knows.
-#[derive(Clone, Copy)]
-pub(crate) enum State {
-    AsFound,
-    PerhapsDepooled,
-    LeftDepooled,
-    BroughtBack,
-    RepoolUnconfirmed,
-    Depooled,
-    Pooled,
-    PoolUnconfirmed,
-    Planned,
-    Forced,
 }
 
 /// Why the way to the restart was left.
@@ -88,10 +82,16 @@ pub(crate) struct Run<'a> {
     pub(crate) parts: Parts<'a>,
     pub(crate) members: Vec<Membership>,
     pub(crate) watched: Vec<Watched>,
-    /// The units as they were before, in the order of the job; empty for a forced restart.
-    pub(crate) units: Vec<UnitStatus>,
+    /// A forced restart: nothing is looked at before.
+    pub(crate) forced: bool,
     pub(crate) report: Report,
     pub(crate) state: State,
+    /// What was asked for is a restart, so that its absence is worth a word.
+    pub(crate) restarts: bool,
+    /// What was asked for is to put the host back.
+    pub(crate) returns: bool,
+    /// A slot was asked for: there is one to look after and to give back.
+    pub(crate) slot: bool,
 }
 
 impl<'a> Run<'a> {
@@ -104,9 +104,12 @@ impl<'a> Run<'a> {
             parts,
             members: Vec::new(),
             watched: Vec::new(),
-            units: Vec::new(),
+            forced: false,
             report: Report::new(place),
             state: State::AsFound,
+            restarts: false,
+            returns: false,
+            slot: false,
         }
     }
 
@@ -123,10 +126,21 @@ impl<'a> Run<'a> {
     /// Restarts or reloads every unit, in order. One that fails does not keep the others from being tried.
     pub(crate) fn restart_units(&mut self) -> Result<(), Vec<Failure>> {
         let word = self.job.action.verb().as_str();
+        self.note_phase(Phase::Restarting);
         let mut failures = Vec::new();
+        let mut missing = 0;
         self.phase("restart", |run| {
             for (place, unit) in run.job.units.iter().enumerate() {
-                let done = restart(&mut run.parts, unit, run.job.action, run.job.settle, run.units.get(place));
+                if place > 0 && Heed::Second.check(run.parts.stop).is_err() {
+                    let message = format!("cannot {word} '{unit}': not tried any more because of a second signal");
+                    failures.push(Failure::new(ExitCode::LeftDepooled, message));
+                    continue;
+                }
+                // As late as can be, so that whatever happened to the unit meanwhile is not taken for our doing. A forced
+                // restart does without: it must not wait for anything.
+                let look = run.job.place.is_some() || run.job.action == Action::Reload || !run.forced;
+                let before = if look { run.parts.services.status(unit).ok() } else { None };
+                let done = restart(&mut run.parts, unit, run.job.action, run.job.settle, before.as_ref());
                 for note in done.notes {
                     run.report.warn(note);
                 }
@@ -136,19 +150,26 @@ impl<'a> Run<'a> {
                         log::info!("{} '{unit}'{pid}", run.job.action.done());
                     }
                     Some(error) => {
-                        let code = if done.missing { ExitCode::Configuration } else { ExitCode::LeftDepooled };
-                        failures.push(Failure::new(code, format!("cannot {word} '{unit}': {error}")));
+                        missing += usize::from(done.missing);
+                        let message = format!("cannot {word} '{unit}': {error}; see 'journalctl -u {unit}'");
+                        failures.push(Failure::new(ExitCode::LeftDepooled, message));
                     }
                 }
                 run.report.units.push(done.report);
             }
         });
+        // Nothing was touched, since there is nothing of these names: that is a wrong command line, not a failed restart.
+        if self.job.place.is_none() && missing == self.job.units.len() {
+            failures.iter_mut().for_each(|failure| failure.code = ExitCode::Configuration);
+        }
+        failures.extend(self.held_units_that_do_not_run());
         self.report.services = if failures.is_empty() { ServicesState::Done } else { ServicesState::Failed };
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
     /// After a restart that failed: the host stays out, on purpose.
     pub(crate) fn leave_depooled(&mut self, failures: Vec<Failure>) {
+        self.note_phase(Phase::Held);
         self.report.failures.extend(failures);
         self.state = State::LeftDepooled;
     }
@@ -176,36 +197,44 @@ impl<'a> Run<'a> {
             log::info!("{wait} {}, for at most {:?}", wanted.words(), patience.allowed);
         }
         let result = watch(&mut self.parts, &mut mine, wanted, patience);
+        for one in mine.iter().filter(|_| result.is_ok()) {
+            if let Some(verdict) = one.last.as_ref().filter(|verdict| !one.confirmed(wanted, verdict)) {
+                let (balancer, pool) = (&one.question.balancer, &one.question.pool);
+                let why = format!("load balancer '{balancer}' of '{pool}' {verdict}");
+                self.report.warn(format!("the quorum does without one that may still send: {why}"));
+            }
+        }
         self.watched = mine;
         self.watched.extend(rest);
         result
     }
 
-    /// What would be written, for `--dry-run`.
+    /// What would be done, for `--dry-run`.
     pub(crate) fn plan(&mut self, purpose: Purpose) -> Result<(), Abort> {
-        let from = if purpose == Purpose::Pool { Pooled::No } else { Pooled::Yes };
+        let (from, to, step) = match purpose {
+            Purpose::Pool => (Pooled::No, Pooled::Yes, "repool"),
+            Purpose::Restart | Purpose::Depool => (Pooled::Yes, Pooled::No, "depool"),
+        };
+        let (mut there, mut back) = (Vec::new(), Vec::new());
         for member in &self.members {
-            let Some(found) = member.found.as_ref().filter(|found| found.pooled == from) else {
-                continue;
-            };
-            let to = if purpose == Purpose::Pool { Pooled::Yes } else { Pooled::No };
+            let Some(found) = member.found.as_ref().filter(|found| found.pooled == from) else { continue };
             let write = self.parts.store.prepare(found, to).map_err(|error| cannot("plan the write", &error))?;
-            let step = if purpose == Purpose::Pool { "repool" } else { "depool" };
             // Putting it back writes the fields found at that moment; if nobody changes them, these are the bytes of now.
-            let back = PlannedWrite { step: "repool", key: write.key.clone(), value: found.value.clone() };
-            self.report.plan.push(PlannedWrite { step, key: write.key, value: write.value });
-            if purpose == Purpose::Restart {
-                self.report.plan.push(back);
-            }
+            back.push(PlannedStep::Write { step: "repool", key: write.key.clone(), value: found.value.clone() });
+            there.push(PlannedStep::Write { step, key: write.key, value: write.value });
         }
-        let (depools, repools): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.report.plan).into_iter().partition(|write| write.step == "depool");
-        self.report.plan = depools.into_iter().chain(repools).collect();
+        self.report.plan = there;
+        if purpose == Purpose::Restart {
+            let step = self.job.action.verb().as_str();
+            self.report.plan.extend(self.job.units.iter().map(|unit| PlannedStep::Unit { step, unit: unit.clone() }));
+            self.report.plan.extend(back);
+        }
         Ok(())
     }
 
     /// Closes the report.
     pub(crate) fn finish(mut self) -> Report {
+        self.release_slot();
         self.report.signal = self.parts.stop.requested().map(|stopped| stopped.signal);
         self.report.state = self.state_in_words();
         for member in &self.members {
@@ -229,44 +258,7 @@ impl<'a> Run<'a> {
         self.report
     }
 
-    /// One clause: what the reader of the last line has to know.
-    fn state_in_words(&self) -> String {
-        let untouched = match self.report.services {
-            ServicesState::Untouched => "not restarted",
-            ServicesState::Failed => "not every unit restarted",
-            ServicesState::Done => self.job.action.done(),
-        };
-        let out = self.pools_where(|member| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_)));
-        let back = self.pools_where(|member| matches!(member.hold, Hold::Returned));
-        let pool = format!("'safe-service-restart --pool --pools {}'", self.pool_arguments());
-        match self.state {
-            State::Planned => "nothing was changed".to_owned(),
-            State::Forced => format!("{untouched}, pools untouched"),
-            State::AsFound if self.pools.is_empty() => untouched.to_owned(),
-            State::AsFound => format!("{untouched}, pools as found"),
-            State::PerhapsDepooled if out.is_empty() => {
-                format!("{untouched}, put back in {back}, but not every load balancer says so")
-            }
-            State::PerhapsDepooled => format!("{untouched}, perhaps still depooled in {out}; put it back with {pool}"),
-            State::LeftDepooled if out.is_empty() => format!("{untouched}, pools untouched"),
-            State::LeftDepooled => {
-                format!("{untouched}, left depooled in {out}; once it is healthy, put it back with {pool}")
-            }
-            State::BroughtBack if self.pools.is_empty() => format!("{untouched}, there was no pool to leave"),
-            State::BroughtBack if back.is_empty() => format!("{untouched}, pools left as they are"),
-            State::BroughtBack => format!("{untouched}, pooled again in {back}"),
-            State::RepoolUnconfirmed if out.is_empty() => {
-                format!("{untouched}, put back in {back}, but not every load balancer says so")
-            }
-            State::RepoolUnconfirmed => format!("{untouched}, still depooled in {out}; put it back with {pool}"),
-            State::Depooled => "not pooled".to_owned(),
-            State::Pooled if back.is_empty() => "pools as found".to_owned(),
-            State::Pooled => format!("pooled in {back}"),
-            State::PoolUnconfirmed => "not pooled everywhere".to_owned(),
-        }
-    }
-
-    fn pools_where(&self, which: impl Fn(&Membership) -> bool) -> String {
+    pub(crate) fn pools_where(&self, which: impl Fn(&Membership) -> bool) -> String {
         let places = self.members.iter().filter(|member| which(member)).flat_map(|member| member.pools.iter());
         self.pool_names(places)
     }
@@ -277,10 +269,6 @@ impl<'a> Run<'a> {
         places.sort();
         places.iter().map(|place| format!("'{}'", self.pools[**place].name)).collect::<Vec<_>>().join(", ")
     }
-
-    fn pool_arguments(&self) -> String {
-        self.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(" ")
-    }
 }
 
 impl Wanted {
@@ -288,6 +276,7 @@ impl Wanted {
         match self {
             Self::Known => "known there",
             Self::NotPooled => "not pooled",
+            Self::NotPooledNow => "still not pooled, right before the restart",
             Self::Pooled => "pooled",
         }
     }

@@ -4,13 +4,17 @@
 
 use std::time::Duration;
 
+use crate::capacity::Share;
 use crate::clock::{Clock, Stop};
+use crate::journal::{Journal, Origin, Record};
 use crate::load_balancer::{LoadBalancers, Question, Ticket};
 use crate::names::{Fqdn, Tag, UnitName};
 use crate::pool::Pool;
 use crate::report::Report;
-use crate::run::{Abort, Run, State};
+use crate::run::{Abort, Run};
 use crate::service::{ServiceManager, Verb};
+use crate::slots::Slots;
+use crate::state::State;
 use crate::store::PoolStore;
 
 /// What is done to the units.
@@ -27,6 +31,14 @@ impl Action {
         match self {
             Self::Restart => Verb::Restart,
             Self::Reload => Verb::Reload,
+        }
+    }
+
+    /// `restart failed` or `reload failed`.
+    pub(crate) fn failed(self) -> &'static str {
+        match self {
+            Self::Restart => "restart failed",
+            Self::Reload => "reload failed",
         }
     }
 
@@ -69,6 +81,20 @@ pub struct Job {
     pub longest_pause: Duration,
     /// How many load balancers of a pool have to confirm (`--lb-quorum`); `None` is all.
     pub quorum: Option<usize>,
+    /// How many hosts of each pool have to stay pooled (`--min-pooled`), unless the pool says otherwise.
+    pub min_pooled: Share,
+    /// How many hosts may be at it at once (`--max-concurrency`); `None` is no limit.
+    pub limit: Option<Share>,
+    /// How long to wait for a slot (`--slot-timeout`).
+    pub slot_timeout: Duration,
+    /// The name of the limit, where the store has to remember that this host counts against it while it is out.
+    pub counts_against: Option<String>,
+    /// Who runs, for the journal.
+    pub origin: Origin,
+    /// The command that puts this host back by hand, for messages.
+    pub way_back: String,
+    /// What an earlier run took out and held; a run that succeeds puts it back. Its pools are among those of the place.
+    pub held: Option<Record>,
 }
 
 /// The world, as the sequence sees it.
@@ -79,6 +105,10 @@ pub struct Parts<'a> {
     pub balancers: &'a mut dyn LoadBalancers,
     /// Who runs the units.
     pub services: &'a mut dyn ServiceManager,
+    /// What outlives this process.
+    pub journal: &'a mut dyn Journal,
+    /// Who says whether it is our turn; `None` where nobody limits.
+    pub slots: Option<&'a mut dyn Slots>,
     /// What time it is.
     pub clock: &'a dyn Clock,
     /// Whether to end.
@@ -102,6 +132,7 @@ impl Parts<'_> {
 /// the run: the host is first brought back, or left depooled if a unit does not run.
 pub fn safe_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     let mut run = Run::new(job, parts);
+    run.restarts = true;
     match take_out(&mut run) {
         Err(abort) => run.put_back(abort),
         Ok(()) => match run.restart_units() {
@@ -112,17 +143,12 @@ pub fn safe_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     run.finish()
 }
 
-/// Takes the host out of its pools and sees every load balancer stop sending (`--depool`).
+/// Takes the host out of its pools, sees every load balancer stop sending, and lets requests in flight end (`--depool`).
 pub fn depool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     let mut run = Run::new(job, parts);
-    match run
-        .read_pools()
-        .and_then(|()| run.see_known())
-        .and_then(|()| run.depool())
-        .and_then(|()| run.see_not_pooled())
-    {
+    match leave(&mut run).and_then(|()| run.drain()) {
         Err(abort) => run.put_back(abort),
-        Ok(()) => run.state = State::Depooled,
+        Ok(()) => run.stay_out(),
     }
     run.finish()
 }
@@ -131,6 +157,7 @@ pub fn depool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
 /// answer does not keep a host out of service: there is no look at them before the write.
 pub fn pool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     let mut run = Run::new(job, parts);
+    run.returns = true;
     match run.read_pools() {
         Err(abort) => run.put_back(abort),
         Ok(()) => run.pool(),
@@ -142,8 +169,11 @@ pub fn pool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
 pub fn plan<'a>(job: &'a Job, purpose: Purpose, parts: Parts<'a>) -> Report {
     let mut run = Run::new(job, parts);
     let read = match purpose {
-        Purpose::Restart => run.look_at_units().and_then(|()| run.read_pools()).and_then(|()| run.see_known()),
-        Purpose::Depool => run.read_pools().and_then(|()| run.see_known()),
+        Purpose::Restart => {
+            run.restarts = true;
+            run.look_at_units().and_then(|()| ready_to_leave(&mut run))
+        }
+        Purpose::Depool => ready_to_leave(&mut run),
         Purpose::Pool => run.read_pools(),
     };
     match read.and_then(|()| run.plan(purpose)) {
@@ -164,23 +194,49 @@ pub enum Purpose {
     Pool,
 }
 
-/// Restarts the units at once (`--force`): no store, no load balancer, no waiting. Requests in flight die.
+/// Restarts the units at once (`--force`): no store, no load balancer, no waiting but for a slot. Requests in flight die.
 pub fn forced_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     let mut run = Run::new(job, parts);
-    match run.restart_units() {
-        Err(failures) => run.leave_depooled(failures),
-        Ok(()) => run.state = State::Forced,
+    run.forced = true;
+    run.restarts = true;
+    match run.get_slot_if_possible() {
+        Err(abort) => run.put_back(abort),
+        Ok(()) => match run.restart_units() {
+            Err(failures) => run.leave_depooled(failures),
+            Ok(()) => run.state = State::Forced,
+        },
     }
+    run.finish()
+}
+
+/// Finishes what a run left that died (`--recover`): puts the host back if its units are healthy, else holds it. What was
+/// held before is only reported. The job's place has the pools of the record, and its units are the record's.
+pub fn recover<'a>(job: &'a Job, record: &Record, parts: Parts<'a>) -> Report {
+    let mut run = Run::new(job, parts);
+    run.recover(record);
     run.finish()
 }
 
 /// All that comes before the restart, in this order; the first step that fails ends it.
 fn take_out(run: &mut Run<'_>) -> Result<(), Abort> {
     run.look_at_units()?;
-    run.read_pools()?;
-    run.see_known()?;
-    run.depool()?;
-    run.see_not_pooled()?;
+    leave(run)?;
     run.drain()?;
     run.last_look()
+}
+
+/// Out of the pools, and seen to be out.
+fn leave(run: &mut Run<'_>) -> Result<(), Abort> {
+    ready_to_leave(run)?;
+    run.open_journal()?;
+    run.depool()?;
+    run.see_not_pooled()
+}
+
+/// All that is looked at before anything is written.
+fn ready_to_leave(run: &mut Run<'_>) -> Result<(), Abort> {
+    run.read_pools()?;
+    run.get_slot()?;
+    run.check_capacity()?;
+    run.see_known()
 }

@@ -51,8 +51,10 @@ impl Listing {
 }
 
 /// One change of one node, ready to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Write {
+    /// The run that makes it; with `found` it tells this write from every other one.
+    pub run: String,
     /// The node as it was found.
     pub found: Node,
     /// The value that `pooled` gets.

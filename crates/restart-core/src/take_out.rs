@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use crate::clock::{Heed, sleep_until};
+use crate::journal::Phase;
 use crate::outcome::{ExitCode, Failure};
-use crate::pool::{Node, PoolPath, Pooled};
+use crate::pool::{PoolPath, Pooled};
 use crate::run::{Abort, Hold, Membership, Run, cannot, questions};
 use crate::sequence::Action;
-use crate::service::LoadState;
+use crate::service::{ActiveState, LoadState};
 use crate::store::WriteError;
 use crate::watch::{Unseen, Wanted};
 
@@ -20,6 +21,7 @@ impl Run<'_> {
     pub(crate) fn look_at_units(&mut self) -> Result<(), Abort> {
         self.phase("look at units", |run| {
             for unit in &run.job.units {
+                Heed::First.check(run.parts.stop)?;
                 let status = run.parts.services.status(unit).map_err(|error| {
                     Failure::new(ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}"))
                 })?;
@@ -33,7 +35,11 @@ impl Run<'_> {
                 if !wrong.is_empty() {
                     return Err(Failure::new(ExitCode::Configuration, format!("unit '{unit}' {wrong}")).into());
                 }
-                run.units.push(status);
+                if run.job.action == Action::Reload && status.active != ActiveState::Active {
+                    let state = status.active.as_str();
+                    let message = format!("unit '{unit}' is {state}: what does not run cannot be reloaded");
+                    return Err(Failure::new(ExitCode::Failed, message).into());
+                }
             }
             Ok(())
         })
@@ -45,19 +51,36 @@ impl Run<'_> {
             let Some(place) = &run.job.place else {
                 return Ok(());
             };
+            // Read again after the wait for a slot, all of it.
+            run.members.clear();
+            run.watched.clear();
             let mut paths: BTreeMap<PoolPath, Vec<usize>> = BTreeMap::new();
             for (number, pool) in place.pools.iter().enumerate() {
                 paths.entry(pool.path(&place.data_centre)).or_default().push(number);
             }
             for (path, pools) in paths {
+                Heed::First.check(run.parts.stop)?;
                 let names = run.pool_names(&pools);
                 let listing = run.parts.store.list(&path);
-                let found = listing.and_then(|listing| listing.node(&place.host).map(Option::<&Node>::cloned));
-                let found = found.map_err(|error| cannot(&format!("read pool {names}"), &error))?;
+                let read = listing.and_then(|listing| Ok((listing.node(&place.host)?.cloned(), listing.nodes)));
+                let (found, listing) = read.map_err(|error| cannot(&format!("read pool {names}"), &error))?;
                 log::debug!("pool {names}: {}", found.as_ref().map_or("no node", |node| node.pooled.as_str()));
                 let id = path.node(&place.host);
                 run.watched.extend(questions(place, run.members.len(), &pools));
-                run.members.push(Membership { id, pools, now: found.clone(), found, hold: Hold::Untouched });
+                run.members.push(Membership {
+                    id,
+                    pools,
+                    now: found.clone(),
+                    found,
+                    hold: Hold::Untouched,
+                    out: None,
+                    revision: None,
+                    held: false,
+                    listing,
+                });
+            }
+            if let Some(held) = &run.job.held {
+                run.adopt(held).map_err(|error| cannot("find out what an earlier run took out", &error))?;
             }
             run.check_membership()
         })
@@ -79,7 +102,14 @@ impl Run<'_> {
             let names = self.pool_names(&member.pools);
             match member.found.as_ref().map(|node| node.pooled) {
                 Some(Pooled::Yes) => {}
-                Some(pooled) => self.report.note(format!("'{}' is already '{pooled}' in {names}", self.host)),
+                // `--pool` is about to change a `no`.
+                Some(Pooled::No) if self.returns => {}
+                Some(_) if member.held => {
+                    self.report.note(format!("'{}' is out of {names} because of an earlier run", self.host));
+                }
+                Some(pooled) => {
+                    self.report.warn(format!("'{}' is already '{pooled}' in {names}, and stays so", self.host));
+                }
                 None => self.report.note(format!("'{}' is not in {names}: no object '{}'", self.host, member.id)),
             }
         }
@@ -118,22 +148,28 @@ impl Run<'_> {
                 return Ok(());
             };
             let write = self.parts.store.prepare(&node, Pooled::No).map_err(|error| cannot(&what, &error))?;
+            if member.out.as_ref() != Some(&write) {
+                member.out = Some(write.clone());
+                self.keep(Phase::TakingOut)?;
+            }
             match self.parts.store.write(&write) {
                 Ok(node) => {
                     log::info!("depooled '{host}' in {names}");
-                    member.now = Some(node.clone());
-                    member.hold = Hold::Ours(node);
-                    return Ok(());
+                    let revision = node.revision;
+                    self.depooled_at(place, node)?;
+                    return self.check_capacity_again(place, revision);
                 }
                 Err(WriteError::Conflict) => {
+                    let member = &mut self.members[place];
+                    member.out = None;
                     member.now = self.parts.store.read(&member.id).map_err(|error| cannot(&what, &error))?;
                     let now = member.now.as_ref().map_or("deleted", |node| node.pooled.as_str());
                     self.report
-                        .note(format!("somebody changed '{host}' in {names} at the same time; it is now '{now}'"));
+                        .warn(format!("somebody changed '{host}' in {names} at the same time; it is now '{now}'"));
                 }
                 Err(WriteError::NotMade(error)) => return Err(cannot(&what, &error)),
                 Err(WriteError::Unknown(error)) => {
-                    member.hold = Hold::Attempted(write);
+                    self.members[place].hold = Hold::Attempted(write);
                     return Err(cannot(&what, &error));
                 }
             }
@@ -154,7 +190,9 @@ impl Run<'_> {
 
     /// Gives the requests in flight time to end.
     pub(crate) fn drain(&mut self) -> Result<(), Abort> {
-        if self.pools.is_empty() || self.job.grace.is_zero() {
+        // Of a host that somebody else took out, only a restart can cost requests.
+        let ours = self.members.iter().any(|member| matches!(member.hold, Hold::Ours(_)));
+        if self.pools.is_empty() || self.job.grace.is_zero() || !(ours || self.restarts) {
             return Ok(());
         }
         self.phase("drain", |run| {
@@ -171,13 +209,14 @@ impl Run<'_> {
         }
         self.phase("last look", |run| {
             run.nobody_pooled()?;
-            let unseen = run.watch(Wanted::NotPooled, Heed::First, |_| true);
+            let unseen = run.watch(Wanted::NotPooledNow, Heed::First, |_| true);
             unseen.map_err(|unseen| {
                 let what = format!("cannot confirm, right before the restart, that '{}' is not pooled", run.host);
                 abort(unseen, &what, ExitCode::Failed)
             })?;
             // Load balancers follow the store, so the store has the last word.
             run.nobody_pooled()?;
+            run.slot_is_ours()?;
             Ok(Heed::First.check(run.parts.stop)?)
         })
     }

@@ -15,6 +15,8 @@ pub(crate) enum Wanted {
     Known,
     /// That they do not send to it.
     NotPooled,
+    /// The same, all of them within [`FRESH`]: one that confirmed goes on being asked until the last one has.
+    NotPooledNow,
     /// That they send to it.
     Pooled,
 }
@@ -36,12 +38,13 @@ pub(crate) fn standing(wanted: Wanted, verdict: &Verdict, in_store: bool) -> Sta
     use Verdict::{Absent, Down, Held, NotPooled, Pooled, Unknown};
     match (wanted, verdict) {
         (_, Unknown(_)) => Standing::Unknown,
-        (Wanted::Known | Wanted::NotPooled, Absent) if !in_store => Standing::Confirmed,
+        (Wanted::Known | Wanted::NotPooled | Wanted::NotPooledNow, Absent) if !in_store => Standing::Confirmed,
         (_, Absent) => Standing::Unknown,
         (Wanted::Known, Pooled | NotPooled | Held | Down)
-        | (Wanted::NotPooled, NotPooled)
+        | (Wanted::NotPooled | Wanted::NotPooledNow, NotPooled)
         | (Wanted::Pooled, Pooled) => Standing::Confirmed,
-        (Wanted::NotPooled, Pooled | Held | Down) | (Wanted::Pooled, NotPooled | Held | Down) => Standing::Contrary,
+        (Wanted::NotPooled | Wanted::NotPooledNow, Pooled | Held | Down)
+        | (Wanted::Pooled, NotPooled | Held | Down) => Standing::Contrary,
     }
 }
 
@@ -55,6 +58,13 @@ pub(crate) struct Watched {
     pub(crate) in_store: bool,
     /// What it said last, in this watch or an earlier one.
     pub(crate) last: Option<Verdict>,
+}
+
+impl Watched {
+    /// Whether `verdict` says what is wanted.
+    pub(crate) fn confirmed(&self, wanted: Wanted, verdict: &Verdict) -> bool {
+        standing(wanted, verdict, self.in_store) == Standing::Confirmed
+    }
 }
 
 /// How long and how patiently.
@@ -88,8 +98,22 @@ pub(crate) enum Unseen {
 struct Poll {
     ticket: Option<Ticket>,
     due: Duration,
+    /// By the last answer; one that contradicted is not excused by a later answer that tells nothing.
     standing: Option<Standing>,
+    /// When it was last answered.
+    heard: Duration,
     backoff: Backoff,
+}
+
+impl Poll {
+    fn confirmed(&self) -> bool {
+        self.standing == Some(Standing::Confirmed)
+    }
+
+    /// Whether it is to be asked (again) at all.
+    fn open(&self, wanted: Wanted) -> bool {
+        self.ticket.is_none() && (!self.confirmed() || wanted == Wanted::NotPooledNow)
+    }
 }
 
 /// Asks all of `watched`, each at its own pace, until every pool is settled or the time is over. One that said what is
@@ -109,17 +133,28 @@ pub(crate) fn watch(
             ticket: None,
             due: began,
             standing: None,
+            heard: began,
             backoff: Backoff::new(began, patience.longest_pause),
         })
         .collect();
     let mut said = began;
     loop {
-        if settled(watched, &polls, patience.quorum) {
+        let now = parts.clock.now();
+        let stale = |poll: &Poll| wanted == Wanted::NotPooledNow && poll.confirmed() && now > poll.heard + FRESH;
+        if settled(watched, &polls, patience.quorum) && !polls.iter().any(stale) {
             return Ok(());
         }
         patience.heed.check(parts.stop).map_err(Unseen::Stopped)?;
-        let now = parts.clock.now();
         if now >= deadline {
+            // One that was asked and has not answered yet can be told as little of as one that cannot be asked.
+            for (poll, watched) in polls.iter_mut().zip(watched.iter_mut()).filter(|(poll, _)| poll.standing.is_none())
+            {
+                poll.standing = Some(Standing::Unknown);
+                watched.last = Some(Verdict::Unknown("it has not answered yet".to_owned()));
+            }
+            if settled(watched, &polls, patience.quorum) && !polls.iter().any(stale) {
+                return Ok(());
+            }
             return Err(time_over(watched, &polls, patience.allowed));
         }
         if now >= said + SAY_AGAIN {
@@ -127,11 +162,11 @@ pub(crate) fn watch(
             log::info!("still waiting: {}", blame(watched, &polls));
         }
         for (poll, watched) in polls.iter_mut().zip(watched.iter()) {
-            if poll.ticket.is_none() && poll.standing != Some(Standing::Confirmed) && poll.due <= now {
+            if poll.open(wanted) && poll.due <= now {
                 poll.ticket = Some(parts.ask(&watched.question));
             }
         }
-        let next = polls.iter().filter(|poll| poll.ticket.is_none() && poll.standing != Some(Standing::Confirmed));
+        let next = polls.iter().filter(|poll| poll.open(wanted));
         let next = next.map(|poll| poll.due).fold(deadline, Duration::min).saturating_sub(now).min(SLICE);
         for (ticket, verdict) in parts.balancers.answers(next) {
             // An answer to an earlier watch that was given up meanwhile has a ticket that nobody waits for.
@@ -141,12 +176,19 @@ pub(crate) fn watch(
             let now = parts.clock.now();
             let (poll, watched) = (&mut polls[place], &mut watched[place]);
             poll.ticket = None;
-            poll.standing = Some(standing(wanted, &verdict, watched.in_store));
-            poll.due = now + poll.backoff.next(now, parts.clock.jitter());
+            poll.heard = now;
+            poll.standing = Some(match standing(wanted, &verdict, watched.in_store) {
+                Standing::Unknown if poll.standing == Some(Standing::Contrary) => Standing::Contrary,
+                standing => standing,
+            });
+            poll.due = now + if poll.confirmed() { FRESH / 2 } else { poll.backoff.next(now, parts.clock.jitter()) };
             if now < last_chance {
                 poll.due = poll.due.min(last_chance);
             }
-            log::debug!("load balancer '{}', pool '{}': {verdict}", watched.question.balancer, watched.question.pool);
+            if watched.last.as_ref() != Some(&verdict) {
+                let Question { balancer, pool, .. } = &watched.question;
+                log::debug!("load balancer '{balancer}' of '{pool}' {verdict}");
+            }
             watched.last = Some(verdict);
         }
     }
@@ -154,6 +196,8 @@ pub(crate) fn watch(
 
 /// This long before the time is over each one that did not confirm is asked once more, wherever its pauses had got to.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
+/// How old a confirmation may be at the last look before the restart.
+const FRESH: Duration = Duration::from_secs(1);
 /// How often a long wait says what it still waits for.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 
@@ -164,7 +208,7 @@ fn settled(watched: &[Watched], polls: &[Poll], quorum: Option<usize>) -> bool {
         && watched.iter().all(|one| {
             let pool = &one.question.pool;
             let of_pool = || watched.iter().zip(polls).filter(|(other, _)| other.question.pool == *pool);
-            let confirmed = of_pool().filter(|(_, poll)| poll.standing == Some(Standing::Confirmed)).count();
+            let confirmed = of_pool().filter(|(_, poll)| poll.confirmed()).count();
             confirmed >= quorum.unwrap_or(usize::MAX).min(of_pool().count())
         })
 }
@@ -178,7 +222,7 @@ fn time_over(watched: &[Watched], polls: &[Poll], allowed: Duration) -> Unseen {
 
 /// Names every load balancer that did not confirm, and what it said.
 fn blame(watched: &[Watched], polls: &[Poll]) -> String {
-    let clauses = watched.iter().zip(polls).filter(|(_, poll)| poll.standing != Some(Standing::Confirmed));
+    let clauses = watched.iter().zip(polls).filter(|(_, poll)| !poll.confirmed());
     let clauses = clauses.map(|(watched, poll)| {
         let Question { balancer, pool, .. } = &watched.question;
         match (&watched.last, poll.standing) {

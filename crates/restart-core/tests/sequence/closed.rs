@@ -48,7 +48,7 @@ fn whatever_is_not_a_confirmation_puts_the_host_back() {
 fn one_that_hangs_after_the_write_puts_the_host_back_and_that_is_not_confirmed() {
     let scene = Scene::new().at("no api", |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Hangs)));
     let ended = scene.safe_restart().exits(ExitCode::PutBackUnconfirmed).did(&["no api", "yes api"]);
-    ended.leaves("api", "yes w10").state("put back in 'api', but not every load balancer says so");
+    ended.leaves("api", "yes w10").state("not restarted, pooled again in 'api', but not every load balancer says so");
 }
 
 #[test]
@@ -69,6 +69,48 @@ fn with_a_quorum_one_may_be_unreachable_from_start_to_end() {
 fn with_a_quorum_nobody_may_say_pooled() {
     let scene = Scene::new().job(|job| job.quorum = Some(1)).balancer("lb2", Balance::Says(Verdict::Pooled));
     scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]);
+}
+
+/// Each of them says pooled right after the write; that one then cannot be asked does not make it unsay it.
+#[test]
+fn one_that_said_pooled_and_then_nothing_is_not_merely_unreachable() {
+    let scene = Scene::new().job(|job| job.quorum = Some(1)).balancer("lb2", Balance::Follows(ms(60_000)));
+    let scene =
+        scene.after("no api", ms(30), |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Says(unknown()))));
+    let scene = scene.at("yes api", |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Follows(ms(0)))));
+    scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]);
+}
+
+#[test]
+fn a_quorum_does_without_one_whose_time_out_is_longer_than_all_the_time_allowed() {
+    let scene = Scene::new().balancer("lb2", Balance::Hangs).job(|job| {
+        job.quorum = Some(1);
+        job.allowed = ms(4000);
+    });
+    scene.safe_restart().exits(ExitCode::Done).did(&["no api", "restart php.service", "yes api"]);
+}
+
+/// At the last look one is slow; meanwhile the other, which had confirmed, is given the host again.
+#[test]
+fn a_confirmation_grows_old() {
+    let scene = Scene::new().after("sleep", ms(3000), |world| {
+        world.balancers.insert("lb2".to_owned(), Balance::SaysUntil(world.time() + ms(4000), unknown()));
+        world.later(ms(1500), |world| drop(world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::Pooled))));
+    });
+    scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]).says("right before the restart");
+}
+
+/// The same, and it is an operator who pools the host while the slow one is waited for.
+#[test]
+fn the_store_has_the_last_word_before_the_restart() {
+    let scene = Scene::new().after("sleep", ms(3000), |world| {
+        world.balancers.insert("lb2".to_owned(), Balance::Says(unknown()));
+        world
+            .later(ms(4000), |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Says(Verdict::NotPooled))));
+        world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::NotPooled));
+        world.later(ms(3500), |world| world.set("api", Pooled::Yes, "w10"));
+    });
+    scene.safe_restart().exits(ExitCode::Failed).did(&["no api"]).says("somebody pooled");
 }
 
 #[test]
@@ -106,5 +148,7 @@ fn a_repool_that_is_not_confirmed_is_exit_4_and_says_who_does_not_send() {
         world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::Down));
     });
     let ended = scene.safe_restart().exits(ExitCode::RepoolUnconfirmed).leaves("api", "yes w10");
-    ended.says("'lb1' of 'api' says enabled, but not pooled").state("restarted, put back in 'api'");
+    ended
+        .says("'lb1' of 'api' says enabled, but not pooled")
+        .state("restarted, pooled again in 'api', but not every load balancer says so");
 }

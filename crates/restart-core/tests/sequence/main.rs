@@ -7,6 +7,7 @@
 //! - `units`: restarts that fail, and restarts that only look like it;
 //! - `signals`: a run that is asked to end;
 //! - `modes`: `--depool`, `--pool`, `--dry-run`, `--force`;
+//! - `nothing_forgotten`: the journal and its recovery, slots, and the count of a pool;
 //! - `promises`: what must hold whatever happens, at random.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -14,6 +15,7 @@
 mod closed;
 mod good;
 mod modes;
+mod nothing_forgotten;
 mod others;
 mod promises;
 mod signals;

@@ -23,7 +23,7 @@ fn pool_puts_back_what_is_no_and_leaves_what_is_inactive() {
     let scene =
         Scene::new().pool("spare", &["lb1"], Pooled::Inactive).with(|world| world.set("api", Pooled::No, "w10"));
     let ended = scene.run(sequence::pool).exits(ExitCode::Done).did(&["yes api"]).leaves("spare", "inactive w10");
-    ended.says("already 'inactive' in 'spare'").state("pooled in 'api'");
+    ended.says("already 'inactive' in 'spare'").state("pooled again in 'api'");
     scene.run(sequence::pool).exits(ExitCode::Done).did(&["yes api"]);
 }
 
@@ -38,13 +38,13 @@ fn a_dead_load_balancer_does_not_keep_a_host_out() {
 fn a_plan_names_each_write_and_makes_none() {
     let scene = Scene::new().pool("web", &["lb1"], Pooled::Yes);
     let ended = scene.run(|job, parts| sequence::plan(job, Purpose::Restart, parts)).exits(ExitCode::Done).did(&[]);
-    let plan: Vec<_> =
-        ended.report.plan.iter().map(|write| (write.step, write.key.as_str(), write.value.as_str())).collect();
+    let plan: Vec<_> = ended.report.plan.iter().map(ToString::to_string).collect();
     let expected = [
-        ("depool", "/eqiad/web/api/mw1.eqiad.test", "no w10"),
-        ("depool", "/eqiad/web/web/mw1.eqiad.test", "no w10"),
-        ("repool", "/eqiad/web/api/mw1.eqiad.test", "yes w10"),
-        ("repool", "/eqiad/web/web/mw1.eqiad.test", "yes w10"),
+        "would depool /eqiad/web/api/mw1.eqiad.test no w10",
+        "would depool /eqiad/web/web/mw1.eqiad.test no w10",
+        "would restart php.service",
+        "would repool /eqiad/web/api/mw1.eqiad.test yes w10",
+        "would repool /eqiad/web/web/mw1.eqiad.test yes w10",
     ];
     assert_eq!(plan, expected);
 }
@@ -88,6 +88,14 @@ fn force_gets_over_a_start_limit() {
     let scene = forced(Unit::StartLimit);
     let effects = ["restart php.service", "reset-failed php.service", "start php.service"];
     scene.run(sequence::forced_restart).exits(ExitCode::Done).did(&effects);
+}
+
+/// systemd had started it again by itself some time ago; a reload has nothing to do with that.
+#[test]
+fn a_forced_reload_is_not_taken_in_by_an_old_restart_counter() {
+    let scene = forced(Unit::Good).job(|job| job.action = restart_core::Action::Reload);
+    let scene = scene.with(|world| world.units.get_mut("php.service").unwrap().1.restarts = 3);
+    scene.run(sequence::forced_restart).exits(ExitCode::Done).did(&["reload php.service"]);
 }
 
 #[test]

@@ -123,6 +123,7 @@ proptest! {
         fails in any::<bool>(),
     ) {
         let mut scene = Scene::new().unit("php", if fails { Unit::DiesAfter(ms(200)) } else { Unit::Good });
+        scene = scene.with(|world| world.balancers_must_be_out = false);
         for (moment, delay, mishap) in mishaps {
             // The one moment that no check can come after: the store has been read, systemctl is being started.
             if moment == "before restart php.service" && matches!(mishap, Mishap::OperatorPools) {

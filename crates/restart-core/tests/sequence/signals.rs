@@ -2,7 +2,7 @@
 
 use restart_core::{ExitCode, Signal};
 
-use crate::world::{Balance, Scene, World};
+use crate::world::{Balance, Scene, Unit, World};
 
 fn terminate(world: &mut World) {
     world.signal(Signal::Terminate);
@@ -45,10 +45,22 @@ fn a_second_signal_ends_the_wait_for_load_balancers_and_says_what_remains() {
 }
 
 #[test]
-fn a_second_signal_ends_the_wait_for_the_unit() {
+fn a_second_signal_ends_the_settling_of_a_unit_that_is_up() {
     let scene = Scene::new().at("restart php.service", |world| {
         world.signal(Signal::Interrupt);
         world.signal(Signal::Interrupt);
     });
-    scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10").says("second signal");
+    // The host goes back; only the wait for the load balancers is not made any more, and that is said.
+    let ended = scene.safe_restart().exits(ExitCode::RepoolUnconfirmed).leaves("api", "yes w10");
+    ended.state("restarted, pooled again in 'api', but not every load balancer says so");
+}
+
+#[test]
+fn a_second_signal_ends_the_wait_for_a_unit_that_does_not_come_up() {
+    let scene = Scene::new().unit("php", Unit::Hangs).unit("apache2", Unit::Good).at("restart php.service", |world| {
+        world.signal(Signal::Interrupt);
+        world.signal(Signal::Interrupt);
+    });
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).did(&["no api", "restart php.service"]);
+    ended.leaves("api", "no w10").says("was not waited for").says("not tried any more");
 }

@@ -72,6 +72,25 @@ fn a_unit_that_cannot_be_reloaded_is_an_error_before_anything_is_done() {
     scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("cannot be reloaded");
 }
 
+/// While the host was on its way out, systemd started the unit anew by itself; then our own restart is refused.
+#[test]
+fn a_start_that_was_not_ours_is_not_taken_for_our_restart() {
+    let scene = Scene::new().unit("php", Unit::Refused).at("sleep", |world| world.start_anew("php.service"));
+    scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10").says("it was not started anew");
+}
+
+#[test]
+fn what_vanishes_before_its_restart_leaves_the_host_depooled() {
+    let scene = Scene::new().at("sleep", |world| world.units.get_mut("php.service").unwrap().0 = Unit::Missing);
+    scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10").state("left depooled");
+}
+
+#[test]
+fn what_does_not_run_cannot_be_reloaded() {
+    let scene = Scene::new().with(|world| world.stop("php.service")).job(|job| job.action = Action::Reload);
+    scene.safe_restart().exits(ExitCode::Failed).did(&[]).says("what does not run cannot be reloaded");
+}
+
 #[test]
 fn a_reload_that_fails_or_replaces_the_main_process_leaves_the_host_depooled() {
     for kind in [Unit::Fails, Unit::NewProcessOnReload] {

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use restart_core::{
-    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Fqdn, Job, Listing, LoadBalancers, LoadState, Node, NodeId,
-    Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled, Question, Report, ServiceError, ServiceManager, Signal,
-    Stop, Stopped, StoreError, Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError,
-    sequence,
+    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Fqdn, Job, Journal, JournalError, Listing, LoadBalancers,
+    LoadState, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled, Question, Record,
+    Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop, Stopped, StoreError, Tag, Ticket,
+    UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
 };
 
 pub const HOST: &str = "mw1.eqiad.test";
@@ -55,6 +55,8 @@ pub enum Unit {
     RestartedByOthers,
     /// Its main process is another one after a reload.
     NewProcessOnReload,
+    /// systemctl is refused, and nothing happens.
+    Refused,
     /// Nobody knows it.
     Missing,
     Masked,
@@ -81,8 +83,14 @@ pub struct World {
     now: Duration,
     objects: BTreeMap<NodeId, Object>,
     revision: u64,
+    /// Every write, in order.
+    history: Vec<Node>,
+    /// etcd's history was compacted away.
+    pub history_gone: bool,
     pub damaged: Vec<Unreadable>,
     pub balancers: BTreeMap<String, Balance>,
+    /// Which load balancer sends in which pool.
+    pairs: Vec<(String, String)>,
     pending: Vec<(Duration, Ticket, Verdict)>,
     pub units: BTreeMap<String, (Unit, UnitStatus, Duration)>,
     /// What was done, in order.
@@ -101,6 +109,29 @@ pub struct World {
     pub pooled_by_operator: bool,
     /// Also a forced restart: the safety rule is off.
     pub unsafe_restarts: bool,
+    /// Off where load balancers change at random, also in the instant between their last word and the restart.
+    pub balancers_must_be_out: bool,
+    /// Our process is dead: nothing that it does has an effect any more.
+    frozen: bool,
+    /// Something a test looked at on the way.
+    pub seen: Option<Record>,
+    /// The journal on disk.
+    pub journal: Option<Record>,
+    /// While it is set, the disk takes nothing.
+    pub disk_full: bool,
+    /// Whether slots are taken, free, or cannot be asked for.
+    pub slots: Slot,
+}
+
+/// What the lock service says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    Free,
+    /// After this time.
+    FreeAfter(Duration),
+    Away,
+    /// Granted, and lost before the restart.
+    Lost,
 }
 
 impl World {
@@ -140,8 +171,46 @@ impl World {
         self.hooks.push((event.to_owned(), Box::new(hook)));
     }
 
+    pub fn time(&self) -> Duration {
+        self.now
+    }
+
     pub fn signal(&mut self, signal: Signal) {
         self.signals.push(signal);
+    }
+
+    /// The process is killed at this instant: it goes on in vain.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        self.hooks.clear();
+    }
+
+    /// The world after its death, ready for the next process.
+    pub fn thaw(&mut self) {
+        self.frozen = false;
+        self.pending.clear();
+    }
+
+    /// systemd starts a unit anew by itself.
+    pub fn start_anew(&mut self, unit: &str) {
+        if let Some((_, status, _)) = self.units.get_mut(unit) {
+            status.invocation = Some("by systemd".to_owned());
+            status.restarts += 1;
+        }
+    }
+
+    /// A unit stops by itself.
+    pub fn stop(&mut self, unit: &str) {
+        if let Some((_, status, _)) = self.units.get_mut(unit) {
+            *status = down(status, "success");
+        }
+    }
+
+    /// Another host of the pool changes.
+    pub fn set_neighbour(&mut self, service: &str, number: usize, pooled: Pooled) {
+        let id = neighbour(service, number);
+        let before = self.objects.get(&id).map(|object| object.pooled);
+        self.put(&id, pooled, "w10".to_owned(), before);
     }
 
     /// Another hand writes to the store.
@@ -179,6 +248,7 @@ impl World {
         let object = Object { pooled, rest, revision: self.revision, changed: (self.now, before) };
         let node = Node { id: id.clone(), pooled, value: object.value(), revision: self.revision };
         self.objects.insert(id.clone(), object);
+        self.history.push(node.clone());
         node
     }
 
@@ -213,8 +283,22 @@ impl World {
 
     /// The rule of the whole project.
     fn must_be_out(&self) {
+        if self.unsafe_restarts {
+            return;
+        }
+        for (balancer, pool) in self.pairs.iter().filter(|_| self.balancers_must_be_out) {
+            let verdict = match &self.balancers[balancer] {
+                Balance::Follows(delay) => self.follow(pool, *delay),
+                Balance::Says(verdict) => verdict.clone(),
+                Balance::SaysUntil(until, verdict) if self.now < *until => verdict.clone(),
+                Balance::SaysUntil(..) => self.follow(pool, ms(0)),
+                Balance::Hangs => continue,
+            };
+            let sends = matches!(verdict, Verdict::Pooled | Verdict::Held);
+            assert!(!sends, "restarted while '{balancer}' sends in '{pool}': done {:?}", self.done);
+        }
         for (id, object) in &self.objects {
-            if id.host.as_str() == HOST && !self.unsafe_restarts {
+            if id.host.as_str() == HOST {
                 assert_ne!(
                     object.pooled,
                     Pooled::Yes,
@@ -233,6 +317,13 @@ pub fn tag(text: &str) -> Tag {
 /// In this world a pool, its service and its node share a name, but for `-https`, which is the same service once more.
 pub fn node(service: &str) -> NodeId {
     PoolPath { data_centre: tag("eqiad"), cluster: tag("web"), service: tag(service) }.node(&Fqdn::new(HOST).unwrap())
+}
+
+/// Another host in the same pool.
+fn neighbour(service: &str, number: usize) -> NodeId {
+    let mut id = node(service);
+    id.host = Fqdn::new(format!("mw{}.eqiad.test", number + 2)).unwrap();
+    id
 }
 
 #[derive(Clone)]
@@ -257,7 +348,13 @@ impl PoolStore for Handle {
 
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {
         let rest = found.value.split_once(' ').unwrap().1;
-        Ok(Write { found: found.clone(), pooled, key: format!("/{}", found.id), value: format!("{pooled} {rest}") })
+        Ok(Write {
+            run: "run-1".to_owned(),
+            found: found.clone(),
+            pooled,
+            key: format!("/{}", found.id),
+            value: format!("{pooled} {rest}"),
+        })
     }
 
     fn write(&mut self, write: &Write) -> Result<Node, WriteError> {
@@ -266,6 +363,9 @@ impl PoolStore for Handle {
         world.event(&format!("before write {} {service}", write.pooled));
         if let Some(error) = world.store_error.as_ref().or(world.refuse_writes.as_ref()) {
             return Err(WriteError::NotMade(error.clone()));
+        }
+        if world.frozen {
+            return Err(WriteError::NotMade(StoreError::Malformed("we are dead".to_owned())));
         }
         let lost = world.lose_next_write.take();
         if lost == Some(false) {
@@ -286,15 +386,26 @@ impl PoolStore for Handle {
         Ok(written)
     }
 
+    /// As etcd's history tells it: the first event after the revision found is the write, or somebody else's.
     fn fate(&mut self, write: &Write) -> Result<Fate, StoreError> {
         let world = self.0.borrow();
         if let Some(error) = &world.store_error {
             return Err(error.clone());
         }
-        Ok(match world.get(&write.found.id) {
-            Some(now) if now.revision == write.found.revision => Fate::NotMade,
-            Some(now) if now.value == write.value => Fate::Made(now),
-            _ => Fate::Unclear("somebody else wrote".to_owned()),
+        if world.history_gone {
+            return Ok(Fate::Unclear("etcd no longer has the history".to_owned()));
+        }
+        let id = &write.found.id;
+        let first = world.history.iter().find(|node| node.id == *id && node.revision > write.found.revision);
+        Ok(match (first, world.get(id)) {
+            (Some(first), now) if first.value == write.value && first.pooled == write.pooled => {
+                if now.as_ref() == Some(first) {
+                    Fate::Made(first.clone())
+                } else {
+                    Fate::MadeThenChanged(first.clone())
+                }
+            }
+            _ => Fate::NotMade,
         })
     }
 }
@@ -348,6 +459,9 @@ impl ServiceManager for Handle {
         let mut world = self.0.borrow_mut();
         let what = format!("{} {unit}", verb.as_str());
         world.event(&format!("before {what}"));
+        if world.frozen {
+            return Err(ServiceError("we are dead".to_owned()));
+        }
         if matches!(verb, Verb::Restart | Verb::Reload) {
             world.must_be_out();
         }
@@ -361,6 +475,7 @@ impl ServiceManager for Handle {
             (Verb::Start, Unit::StartLimitForGood) => (down(status, "exit-code"), Err("it failed")),
             (Verb::Start, _) => (up, Ok(())),
             (Verb::Reload, Unit::NewProcessOnReload) => (UnitStatus { main_pid: Some(300), ..status.clone() }, Ok(())),
+            (_, Unit::Refused) => (status.clone(), Err("connection reset by systemd")),
             (_, Unit::Fails) => (down(status, "exit-code"), Err("job failed")),
             (_, Unit::StartLimit | Unit::StartLimitForGood) => (down(status, "start-limit-hit"), Err("start limit")),
             (_, Unit::Hangs) => (UnitStatus { active: ActiveState::Activating, ..up }, Err("no answer")),
@@ -411,6 +526,72 @@ fn down(status: &UnitStatus, result: &str) -> UnitStatus {
     }
 }
 
+impl Journal for Handle {
+    fn keep(&mut self, record: &Record) -> Result<(), JournalError> {
+        let mut world = self.0.borrow_mut();
+        world.event("keep");
+        if world.frozen {
+            return Err(JournalError("we are dead".to_owned()));
+        }
+        if world.disk_full {
+            return Err(JournalError("no space left on device".to_owned()));
+        }
+        world.journal = Some(record.clone());
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), JournalError> {
+        let mut world = self.0.borrow_mut();
+        if !world.frozen {
+            world.journal = None;
+        }
+        Ok(())
+    }
+}
+
+impl Slots for Handle {
+    fn ask(&mut self, limit: u32, _: Duration) -> Result<(), SlotError> {
+        let mut world = self.0.borrow_mut();
+        world.effect(&format!("ask for one of {limit}"));
+        match world.slots {
+            Slot::Away => Err(SlotError::Unreachable("poolcounter: connection refused".to_owned())),
+            Slot::FreeAfter(time) => {
+                let at = world.now + time;
+                world.slots = Slot::FreeAfter(at);
+                Ok(())
+            }
+            Slot::Free | Slot::Lost => Ok(()),
+        }
+    }
+
+    fn granted(&mut self, slice: Duration) -> Result<bool, SlotError> {
+        let mut world = self.0.borrow_mut();
+        match world.slots {
+            Slot::FreeAfter(at) if world.now < at => {
+                world.tick(slice.max(ms(1)));
+                world.event("queue");
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    fn look(&mut self) -> Result<(), SlotError> {
+        match self.0.borrow().slots {
+            Slot::Lost => Err(SlotError::Lost("poolcounter: the connection is gone".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    fn holders(&mut self) -> Vec<String> {
+        vec!["mw7.eqiad.test".to_owned()]
+    }
+
+    fn release(&mut self) {
+        self.0.borrow_mut().effect("release");
+    }
+}
+
 impl Clock for Handle {
     fn now(&self) -> Duration {
         self.0.borrow().now
@@ -447,8 +628,11 @@ impl Scene {
             now: ms(1_000_000),
             objects: BTreeMap::new(),
             revision: 10,
+            history: Vec::new(),
+            history_gone: false,
             damaged: Vec::new(),
             balancers: BTreeMap::new(),
+            pairs: Vec::new(),
             pending: Vec::new(),
             units: BTreeMap::new(),
             done: Vec::new(),
@@ -461,6 +645,12 @@ impl Scene {
             taken: None,
             pooled_by_operator: false,
             unsafe_restarts: false,
+            balancers_must_be_out: true,
+            frozen: false,
+            seen: None,
+            journal: None,
+            disk_full: false,
+            slots: Slot::Free,
         };
         let job = Job {
             place: Some(Place { host: Fqdn::new(HOST).unwrap(), data_centre: tag("eqiad"), pools: Vec::new() }),
@@ -471,6 +661,21 @@ impl Scene {
             allowed: ms(15_000),
             longest_pause: ms(3000),
             quorum: None,
+            // Most tests are about one host, alone in its pools.
+            min_pooled: Share::Count(0),
+            limit: None,
+            slot_timeout: ms(60_000),
+            counts_against: None,
+            origin: Origin {
+                run: "4f2a".to_owned(),
+                boot: "boot".to_owned(),
+                pid: 7,
+                since: "2026-11-23T10:00:00Z".to_owned(),
+                user: Some("alice".to_owned()),
+                reason: None,
+            },
+            way_back: "safe-service-restart --pool --pools api".to_owned(),
+            held: None,
         };
         let scene = Self { job, handle: Handle(Rc::new(RefCell::new(world))) };
         scene.pool("api", &["lb1", "lb2"], Pooled::Yes).unit("php", Unit::Good)
@@ -486,14 +691,24 @@ impl Scene {
             service: tag(name),
             port: 80,
             balancers: balancers.iter().map(balancer).collect(),
+            min_pooled: None,
         });
         pools.sort_by(|one, other| one.name.cmp(&other.name));
         let mut world = self.handle.0.borrow_mut();
         world.put(&node(name), pooled, "w10".to_owned(), Some(pooled));
         for balancer in balancers {
+            world.pairs.push(((*balancer).to_owned(), name.trim_end_matches("-https").to_owned()));
             world.balancers.entry((*balancer).to_owned()).or_insert(Balance::Follows(ms(20)));
         }
         drop(world);
+        self
+    }
+
+    /// Other hosts in a pool.
+    pub fn neighbours(self, service: &str, all: &[Pooled]) -> Self {
+        for (number, pooled) in all.iter().enumerate() {
+            self.handle.0.borrow_mut().set_neighbour(service, number, *pooled);
+        }
         self
     }
 
@@ -552,11 +767,14 @@ impl Scene {
 
     pub fn run(&self, what: impl for<'p> FnOnce(&'p Job, Parts<'p>) -> Report) -> Ended<'_> {
         let (mut store, mut balancers, mut services) = (self.handle.clone(), self.handle.clone(), self.handle.clone());
+        let (mut journal, mut slots) = (self.handle.clone(), self.handle.clone());
         let began = self.handle.now();
         let parts = Parts {
             store: &mut store,
             balancers: &mut balancers,
             services: &mut services,
+            journal: &mut journal,
+            slots: Some(&mut slots),
             clock: &self.handle,
             stop: &self.handle,
             asked: 0,

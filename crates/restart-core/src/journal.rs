@@ -1,0 +1,116 @@
+//! What a run has to leave behind so that nothing is forgotten when it dies (rule 4): which nodes it took out, how they were
+//! found, and how far it got. The file is the crate `host`'s; what is done with a record that was found is in `recover.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Fqdn, PoolName, Tag, UnitName};
+use crate::pool::Node;
+use crate::store::Write;
+
+/// Keeps one record over the death of this process and of the machine.
+pub trait Journal {
+    /// Puts the record in the place of the one before, on disk, before it returns.
+    fn keep(&mut self, record: &Record) -> Result<(), JournalError>;
+
+    /// Removes the record: the host is as it should be.
+    fn clear(&mut self) -> Result<(), JournalError>;
+}
+
+/// Why a record could not be kept or removed; the text names the file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JournalError(pub String);
+
+/// A run that took this host out of its pools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Names the run; also in its log lines and in the store.
+    pub run: String,
+    /// The boot it ran in, `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it took the host out, RFC 3339 in UTC.
+    pub since: String,
+    /// Who called it, as far as is known.
+    pub user: Option<String>,
+    /// What it was given with `--reason`.
+    pub reason: Option<String>,
+    /// The host.
+    pub host: Fqdn,
+    /// The data centre of its nodes.
+    pub data_centre: Tag,
+    /// The units that it restarts.
+    pub units: Vec<UnitName>,
+    /// The name of the limit that it counts against while it is out, where that is kept in the store.
+    #[serde(default)]
+    pub counts_against: Option<String>,
+    /// The nodes that it depools.
+    pub nodes: Vec<Depooled>,
+    /// How far it got.
+    pub phase: Phase,
+}
+
+/// A node that a run depools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Depooled {
+    /// The pools that the node stands behind, by their names in the catalog.
+    pub pools: Vec<PoolName>,
+    /// The write that depools it, with the node as it was found.
+    pub write: Write,
+    /// The revision of the node once it is depooled; `None`: the run died before it knew.
+    pub revision: Option<u64>,
+    /// An earlier run took it out and held it; this one took it over, to repool it if it succeeds.
+    #[serde(default)]
+    pub held: bool,
+}
+
+impl Depooled {
+    /// The node as the depool left it, if that is known.
+    pub fn ours(&self) -> Option<Node> {
+        let Write { found, pooled, value, .. } = &self.write;
+        let revision = self.revision?;
+        Some(Node { id: found.id.clone(), pooled: *pooled, value: value.clone(), revision })
+    }
+}
+
+/// Who runs, for the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Names the run.
+    pub run: String,
+    /// The boot.
+    pub boot: String,
+    /// The process.
+    pub pid: u32,
+    /// Now, RFC 3339 in UTC.
+    pub since: String,
+    /// Who called it.
+    pub user: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Origin {
+    /// For a run that leaves no record: a forced restart.
+    pub fn nobody() -> Self {
+        let nothing = String::new;
+        Self { run: nothing(), boot: nothing(), pid: 0, since: nothing(), user: None, reason: None }
+    }
+}
+
+/// How far a run got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It takes the host out, or waits until it is out.
+    TakingOut,
+    /// It restarts the units.
+    Restarting,
+    /// It puts the host back.
+    BringingBack,
+    /// It ended, and left the host out on purpose: a unit does not run as it should.
+    Held,
+}

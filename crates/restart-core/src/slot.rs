@@ -1,0 +1,163 @@
+//! The slot's part in a run: never more than N at once (`--max-concurrency`). Asked for after the pools were read, since a
+//! share is one of the smallest of them; waited for with nothing changed yet; looked after until the restart.
+
+use crate::capacity::{Census, TooFew, enough};
+use crate::clock::{Heed, SLICE};
+use crate::outcome::{ExitCode, Failure};
+use crate::pool::Pooled;
+use crate::run::{Abort, Membership, Run, cannot};
+use crate::slots::SlotError;
+
+impl Run<'_> {
+    /// Waits for a slot, and reads the pools again, which may have changed meanwhile.
+    pub(crate) fn get_slot(&mut self) -> Result<(), Abort> {
+        let sizes = self.members.iter().map(|member| Census::now(&member.listing).total);
+        let smallest = sizes.min().unwrap_or_default();
+        let Some(limit) = self.job.limit.and_then(|share| share.limit_of(smallest)) else { return Ok(()) };
+        self.phase("wait for a slot", |run| run.wait_for_slot(limit))?;
+        self.read_pools()
+    }
+
+    /// For a forced restart: whatever is wrong with the lock service is no reason not to restart (rule 6).
+    pub(crate) fn get_slot_if_possible(&mut self) -> Result<(), Abort> {
+        let Some(limit) = self.job.limit.and_then(|share| share.limit_of(0)) else { return Ok(()) };
+        match self.phase("wait for a slot", |run| run.wait_for_slot(limit)) {
+            Err(Abort::Failed(failure)) if failure.code != ExitCode::TryLater => {
+                self.report.warn(format!("--force: restarting without a slot: {failure}"));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn wait_for_slot(&mut self, limit: u32) -> Result<(), Abort> {
+        let allowed = self.job.slot_timeout;
+        let until = self.parts.clock.now() + allowed;
+        let Some(slots) = self.parts.slots.as_deref_mut() else {
+            return Err(Failure::new(ExitCode::Configuration, "a limit, and no lock service to ask for a slot").into());
+        };
+        slots.ask(limit, allowed).map_err(|error| slot_failure(&error))?;
+        self.slot = true;
+        let mut said = false;
+        loop {
+            Heed::First.check(self.parts.stop)?;
+            if slots
+                .granted(SLICE.min(until.saturating_sub(self.parts.clock.now())))
+                .map_err(|error| slot_failure(&error))?
+            {
+                return Ok(());
+            }
+            let holders = || "nobody that it names".to_owned();
+            let now = self.parts.clock.now();
+            if now >= until {
+                let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
+                let message = format!("no slot within {allowed:?}, at most {limit} at once; held by: {held}");
+                return Err(Failure::new(ExitCode::TryLater, message).into());
+            }
+            if !said {
+                said = true;
+                let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
+                log::info!(
+                    "waiting for a slot, at most {limit} at once, for at most {:.0?}; held by: {held}",
+                    until - now
+                );
+            }
+        }
+    }
+
+    /// Before the restart: a slot that is gone may be another's by now.
+    pub(crate) fn slot_is_ours(&mut self) -> Result<(), Failure> {
+        match self.parts.slots.as_deref_mut() {
+            Some(slots) if self.slot => slots.look().map_err(|error| slot_failure(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// From before the first write this host counts against the limit, also if this run dies.
+    pub(crate) fn count_as_out(&mut self) -> Result<(), Failure> {
+        match self.parts.slots.as_deref_mut() {
+            Some(slots) if self.slot => slots.taking_out().map_err(|error| slot_failure(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The host is back, or out because an operator wants it: it no longer counts. A recovery has no slot of its own, and
+    /// takes back what the run that died said.
+    pub(crate) fn count_as_back(&mut self) {
+        if self.job.counts_against.is_none() {
+            return;
+        }
+        let Some(slots) = self.parts.slots.as_deref_mut() else { return };
+        if let Err(error) = slots.brought_back() {
+            self.report.warn(format!("this host goes on counting against the limit: {error}"));
+        }
+    }
+
+    /// Gives the slot back, and says so if it was lost on the way.
+    pub(crate) fn release_slot(&mut self) {
+        if !self.slot {
+            return;
+        }
+        self.slot = false;
+        let Some(slots) = self.parts.slots.as_deref_mut() else { return };
+        let lost = slots.look().err();
+        slots.release();
+        if let Some(error) = lost {
+            self.report.warn(format!("the slot was lost during the run: {error}"));
+        }
+    }
+
+    /// Before anything is written: each pool must be able to do without this host.
+    pub(crate) fn check_capacity(&self) -> Result<(), Abort> {
+        for member in &self.members {
+            if matches!(&member.now, Some(node) if node.pooled == Pooled::Yes) {
+                let census = Census::now(&member.listing);
+                self.enough(member, census.pooled - 1, census.total, "would leave")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Right after a depool: others may have left at the same time. Only the later one stops.
+    pub(crate) fn check_capacity_again(&mut self, place: usize, revision: u64) -> Result<(), Failure> {
+        let member = &self.members[place];
+        let listing = self.parts.store.list(&member.id.path);
+        let listing = listing.map_err(|error| cannot(&format!("count the hosts of '{}'", member.id.path), &error))?;
+        let census = Census::at(&listing.nodes, revision);
+        self.enough(member, census.pooled, census.total, "leaves")
+    }
+
+    fn enough(&self, member: &Membership, left: usize, total: usize, would: &str) -> Result<(), Failure> {
+        for pool in member.pools.iter().map(|place| &self.pools[*place]) {
+            let min_pooled = pool.min_pooled.unwrap_or(self.job.min_pooled);
+            let (host, name) = (self.host, &pool.name);
+            match enough(left, total, min_pooled) {
+                Ok(()) => {}
+                Err(TooFew::Now { left, floor }) => {
+                    let message = format!(
+                        "depooling '{host}' {would} {left} of {total} hosts in '{name}', and {floor} have to stay pooled \
+                         (--min-pooled {min_pooled})"
+                    );
+                    return Err(Failure::new(ExitCode::TryLater, message));
+                }
+                Err(TooFew::Never { floor }) => {
+                    let message = format!(
+                        "'{name}' has {total} hosts, of which {floor} have to stay pooled (--min-pooled {min_pooled}): none can \
+                         ever leave; if that is meant, say --min-pooled 0"
+                    );
+                    return Err(Failure::new(ExitCode::Configuration, message));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn slot_failure(error: &SlotError) -> Failure {
+    let code = match error {
+        SlotError::Taken(_) => ExitCode::TryLater,
+        SlotError::Unreachable(_) | SlotError::Lost(_) => ExitCode::Unreachable,
+        SlotError::Refused(_) => ExitCode::Configuration,
+    };
+    Failure::new(code, format!("cannot get a slot: {error}"))
+}

@@ -1,0 +1,89 @@
+//! In what state a run leaves the host, and the words for it: the last line that somebody reads who was woken up.
+
+use crate::pool::Pooled;
+use crate::report::ServicesState;
+use crate::run::{Hold, Membership, Run};
+
+/// The state a host is left in, as far as the sequence knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    AsFound,
+    PerhapsDepooled,
+    LeftDepooled,
+    BroughtBack,
+    RepoolUnconfirmed,
+    Depooled,
+    Pooled,
+    PoolUnconfirmed,
+    Planned,
+    Forced,
+    Held,
+}
+
+impl Run<'_> {
+    /// One line, a clause for each thing that the reader has to know.
+    pub(crate) fn state_in_words(&self) -> String {
+        let mut clauses = Vec::new();
+        if self.restarts {
+            clauses.push(match self.report.services {
+                _ if self.state == State::Planned => "nothing was changed",
+                ServicesState::Untouched => "not restarted",
+                ServicesState::Failed => self.job.action.failed(),
+                ServicesState::Done => self.job.action.done(),
+            });
+        } else if self.state == State::Planned {
+            clauses.push("nothing was changed");
+        }
+        let mut clauses: Vec<String> = clauses.into_iter().map(str::to_owned).collect();
+        if self.forced {
+            clauses.push("pools untouched".to_owned());
+        } else if self.job.place.is_none() {
+            if self.state == State::BroughtBack || self.state == State::LeftDepooled {
+                clauses.push("there was no pool to leave".to_owned());
+            }
+        } else if self.state != State::Planned {
+            clauses.extend(self.pools_in_words());
+        }
+        clauses.join(", ")
+    }
+
+    fn pools_in_words(&self) -> Vec<String> {
+        let mut clauses = Vec::new();
+        let out = self.pools_where(|member| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_)));
+        let back = self.pools_where(|member| matches!(member.hold, Hold::Returned));
+        let theirs = self.pools_where(|member| matches!(member.hold, Hold::Theirs));
+        let remedy = format!("put it back with '{}'", self.job.way_back);
+        let as_found = match self.state {
+            State::AsFound => theirs.is_empty(),
+            _ => out.is_empty() && back.is_empty() && theirs.is_empty(),
+        };
+        if as_found {
+            clauses.push("pools as found".to_owned());
+        } else if !back.is_empty() {
+            let confirmed = matches!(self.state, State::AsFound | State::BroughtBack | State::Pooled);
+            let all = if confirmed { "" } else { ", but not every load balancer says so" };
+            clauses.push(format!("pooled again in {back}{all}"));
+        }
+        if !out.is_empty() {
+            clauses.push(match self.state {
+                State::LeftDepooled => format!("left depooled in {out}; once it is healthy, {remedy}"),
+                State::Held => format!("held depooled in {out} by an earlier run; once it is healthy, {remedy}"),
+                State::Depooled => format!("depooled in {out}; {remedy}"),
+                _ => format!("perhaps still depooled in {out}; {remedy}"),
+            });
+        }
+        if !theirs.is_empty() {
+            clauses.push(format!("left as somebody else set it in {theirs}"));
+        }
+        // Not our doing, and all the same what the reader has to know: this host serves nothing there.
+        let idle = |member: &Membership| {
+            let now = member.now.as_ref().map(|node| node.pooled);
+            matches!(member.hold, Hold::Untouched | Hold::Theirs) && matches!(now, Some(Pooled::No | Pooled::Inactive))
+        };
+        let idle = self.pools_where(idle);
+        if !idle.is_empty() {
+            clauses.push(format!("NOT in service in {idle}, which is not ours to change"));
+        }
+        clauses
+    }
+}
