@@ -1,7 +1,7 @@
-//! The real clock behind the sequence's waits.
+//! The real clock behind the sequence's waits, and the time of day for people.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use restart_core::Clock;
 
@@ -44,6 +44,20 @@ impl Clock for Monotonic {
     }
 }
 
+/// The time of day in RFC 3339, UTC, to the second: `2026-11-23T17:16:15Z`. For people, not for arithmetic.
+pub fn now_utc() -> String {
+    utc(SystemTime::now())
+}
+
+/// A time as [`now_utc`] writes it. One that the format has no room for (a file may carry any time) becomes the nearest that it
+/// has.
+pub(crate) fn utc(time: SystemTime) -> String {
+    /// The last second of the year 9999, in seconds since 1970.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).min(LAST);
+    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since_1970).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +77,13 @@ mod tests {
         assert!(drawn.iter().all(|x| (0.0..1.0).contains(x)));
         assert!(drawn.iter().any(|x| *x < 0.2) && drawn.iter().any(|x| *x > 0.8));
         assert!(drawn.windows(2).any(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn any_time_can_be_written() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(utc(epoch + Duration::from_millis(1_795_454_175_999)), "2026-11-23T17:16:15Z");
+        assert_eq!(utc(epoch - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(epoch + Duration::from_secs(1 << 50)), "9999-12-31T23:59:59Z");
     }
 }

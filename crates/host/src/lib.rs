@@ -1,26 +1,37 @@
-//! This machine, as the tools see it: its services, its name and addresses, the lock against a second run, signals, time,
-//! the log, and the two things that a tool run as root has to distrust, its environment and its configuration files.
+//! This machine, as the tools see it: its services, its names and addresses, the lock against a second run, the journal of
+//! a run that may die, signals, time, the log, and the two things that a tool run as root has to distrust, its environment
+//! and its configuration files.
 //!
 //! One file a topic. What the sequence asks for is in `restart_core`'s traits: [`Systemctl`] answers `ServiceManager`,
-//! [`Monotonic`] answers `Clock`, [`Signals`] answers `Stop`.
+//! [`Monotonic`] answers `Clock`, [`Signals`] answers `Stop`, [`JournalFile`] answers `Journal`.
 
 pub mod address;
 mod child;
-mod clock;
+pub mod clock;
+mod envelope;
 pub mod environment;
 pub mod fqdn;
+pub mod ids;
+pub mod journal;
 pub mod lock;
 pub mod logging;
+mod own_folder;
 mod printable;
+mod replace;
 pub mod signals;
+mod stderr;
 pub mod syslog;
 mod systemctl;
+pub mod textfile;
 pub mod trusted;
 mod unit_status;
 
 pub use clock::Monotonic;
 pub use environment::Environment;
-pub use lock::{Attempt, Holder, HostLock, LockError, Look};
+pub use ids::MachineId;
+pub use journal::JournalFile;
+pub use lock::{Attempt, Holder, HostLock, Look};
+pub use own_folder::FolderError;
 pub use printable::printable;
 pub use signals::Signals;
 pub use systemctl::Systemctl;

@@ -4,19 +4,21 @@
 //! inherited by the systemctl that the holder starts, so that the lock outlives a holder that is killed for as long as a
 //! restart it began is under way. Waiting is the caller's: there is something to say and a signal to look for meanwhile.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open, openat};
-use nix::sys::stat::Mode;
-use nix::unistd::Uid;
-use restart_core::ExitCode;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+
+use crate::clock;
+use crate::own_folder::{FolderError, OwnFolder};
 
 /// The folder of the lock, and of nothing that others may write.
 pub const FOLDER: &str = "/run/safe-service-restart";
+
+/// What that is, for errors.
+const PURPOSE: &str = "the lock of this host";
 
 /// The file in it.
 const FILE: &str = "lock";
@@ -44,13 +46,7 @@ pub struct Holder {
 impl Holder {
     /// This process, from now on.
     pub fn new(tool: &str, reason: Option<String>, user: Option<String>) -> Self {
-        Self {
-            pid: std::process::id(),
-            since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            tool: tool.to_owned(),
-            reason,
-            user,
-        }
+        Self { pid: std::process::id(), since: clock::now_utc(), tool: tool.to_owned(), reason, user }
     }
 }
 
@@ -80,27 +76,22 @@ pub struct HostLock {
 
 impl HostLock {
     /// Tries once to take the lock of `folder` ([`FOLDER`]), which is made if it is missing, and notes `holder` in it.
-    pub fn try_acquire(folder: &Path, holder: &Holder) -> Result<Attempt, LockError> {
-        make_folder(folder)?;
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT;
-        let Some(mut file) = open_file(folder, flags)? else {
-            return Err(LockError::Io {
-                what: "open",
-                path: folder.join(FILE),
-                source: io::ErrorKind::NotFound.into(),
-            });
+    pub fn try_acquire(folder: &Path, holder: &Holder) -> Result<Attempt, FolderError> {
+        let folder = OwnFolder::open_or_make(folder, PURPOSE)?;
+        let fault = |what, source| folder.fault(what, FILE, source);
+        let Some(mut file) = folder.open_file(FILE, OFlag::O_RDWR | OFlag::O_CREAT)? else {
+            return Err(fault("open", Errno::ENOENT.into()));
         };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Attempt::Held(read_note(&mut file))),
-            Err(TryLockError::Error(source)) => return Err(fault("lock", folder)(source)),
+            Err(TryLockError::Error(source)) => return Err(fault("lock", source)),
         }
-        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))
-            .map_err(|error| fault("hand on the lock on", folder)(error.into()))?;
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| fault("hand on", error.into()))?;
         let mut lock = Self { file };
         if let Err(error) = lock.write_note(holder) {
             // A full file system: the lock holds all the same, only nobody is told whose it is.
-            log::debug!("cannot note the holder in '{}': {error}", folder.join(FILE).display());
+            log::debug!("cannot note the holder in '{}': {error}", folder.path(FILE).display());
         }
         Ok(Attempt::Acquired(lock))
     }
@@ -125,104 +116,14 @@ impl Drop for HostLock {
 /// Looks who has the lock of `folder`, without making anything.
 ///
 /// To see this it takes a shared lock for an instant; a run that tries to begin in that instant tries again.
-pub fn peek(folder: &Path) -> Result<Look, LockError> {
-    let Some(mut file) = open_file(folder, OFlag::O_RDONLY)? else {
-        return Ok(Look::Free);
-    };
+pub fn peek(folder: &Path) -> Result<Look, FolderError> {
+    let Some(folder) = OwnFolder::open(folder, PURPOSE)? else { return Ok(Look::Free) };
+    let Some(mut file) = folder.open_file(FILE, OFlag::O_RDONLY)? else { return Ok(Look::Free) };
     match file.try_lock_shared() {
         Ok(()) => Ok(Look::Free),
         Err(TryLockError::WouldBlock) => Ok(Look::Held(read_note(&mut file))),
-        Err(TryLockError::Error(source)) => Err(fault("look at", folder)(source)),
+        Err(TryLockError::Error(source)) => Err(folder.fault("look at", FILE, source)),
     }
-}
-
-/// Why the lock could be neither taken nor looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// The folder or the file in it could be somebody else's doing.
-    #[error("cannot use '{path}' for the lock of this host: {why}", path = path.display())]
-    Distrusted {
-        /// The folder or the file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The system refused.
-    #[error("cannot {what} '{path}', the lock of this host: {source}", path = path.display())]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// The folder or the file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-}
-
-impl LockError {
-    /// The exit code that this asks for: 77 where it is a matter of rights, otherwise 1.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Distrusted { .. } => ExitCode::NotPermitted,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => ExitCode::NotPermitted,
-            Self::Io { .. } => ExitCode::Failed,
-        }
-    }
-}
-
-fn fault(what: &'static str, folder: &Path) -> impl FnOnce(io::Error) -> LockError {
-    let path = folder.join(FILE);
-    move |source| LockError::Io { what, path, source }
-}
-
-fn make_folder(folder: &Path) -> Result<(), LockError> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(LockError::Io { what: "make", path: folder.to_owned(), source }),
-    }
-}
-
-/// Opens the file in `folder` after a look at both; `None` if one of them does not exist.
-fn open_file(folder: &Path, flags: OFlag) -> Result<Option<File>, LockError> {
-    let always = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let opened = open(folder, OFlag::O_RDONLY | OFlag::O_DIRECTORY | always, Mode::empty());
-    let Some(handle) = found(opened, folder)? else { return Ok(None) };
-    check(&handle, folder, std::fs::FileType::is_dir)?;
-    let path = folder.join(FILE);
-    let Some(file) = found(openat(&handle, FILE, flags | always, Mode::S_IRUSR | Mode::S_IWUSR), &path)? else {
-        return Ok(None);
-    };
-    check(&file, &path, std::fs::FileType::is_file)?;
-    Ok(Some(file))
-}
-
-/// Gives the answers of open(2) their meaning.
-fn found(opened: nix::Result<std::os::fd::OwnedFd>, path: &Path) -> Result<Option<File>, LockError> {
-    use nix::errno::Errno;
-    match opened {
-        Ok(fd) => Ok(Some(File::from(fd))),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(Errno::ELOOP) => Err(LockError::Distrusted { path: path.to_owned(), why: "it is a symbolic link" }),
-        // What O_NOFOLLOW and O_DIRECTORY together say of a symbolic link, too.
-        Err(Errno::ENOTDIR) => Err(LockError::Distrusted { path: path.to_owned(), why: "it is not a folder" }),
-        Err(error) => Err(LockError::Io { what: "open", path: path.to_owned(), source: error.into() }),
-    }
-}
-
-/// Refuses what is of another kind, somebody else's, or open to others' writes.
-fn check(file: &File, path: &Path, is_right_kind: fn(&std::fs::FileType) -> bool) -> Result<(), LockError> {
-    let found = file.metadata().map_err(|source| LockError::Io { what: "look at", path: path.to_owned(), source })?;
-    let why = if !is_right_kind(&found.file_type()) {
-        "it is not what it should be, a folder with a regular file in it"
-    } else if found.uid() != Uid::effective().as_raw() {
-        "it belongs to another user"
-    } else if found.mode() & 0o022 != 0 {
-        "others can write to it"
-    } else {
-        return Ok(());
-    };
-    Err(LockError::Distrusted { path: path.to_owned(), why })
 }
 
 /// What the file says of its holder. It may be damaged, or not written yet.
@@ -235,9 +136,13 @@ fn read_note(file: &mut File) -> Option<Holder> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+    use std::path::PathBuf;
     use std::process::{Command, Stdio};
     use std::sync::MutexGuard;
+
+    use nix::sys::stat::Mode;
+    use restart_core::ExitCode;
 
     use super::*;
 
@@ -341,46 +246,21 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_a_link_is_refused() {
-        let place = place();
-        fs::create_dir(place.folder.with_file_name("elsewhere")).unwrap();
-        symlink("elsewhere", &place.folder).unwrap();
-        assert!(refusal(&place.folder).contains("for the lock of this host: it is not a folder"));
-    }
-
-    #[test]
     fn a_folder_that_others_can_write_is_refused() {
-        for mode in [0o770, 0o702, 0o1777] {
-            let place = place();
-            fs::create_dir(&place.folder).unwrap();
-            fs::set_permissions(&place.folder, fs::Permissions::from_mode(mode)).unwrap();
-            assert!(refusal(&place.folder).ends_with("others can write to it"));
-        }
-    }
-
-    #[test]
-    fn a_file_in_the_folders_place_is_refused() {
         let place = place();
-        fs::write(&place.folder, "").unwrap();
-        assert!(refusal(&place.folder).ends_with("it is not a folder"));
+        fs::create_dir(&place.folder).unwrap();
+        fs::set_permissions(&place.folder, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(refusal(&place.folder).ends_with("for the lock of this host: others can write to it"));
     }
 
     #[test]
     fn a_link_or_a_pipe_in_the_files_place_is_refused() {
         let place = place();
-        DirBuilder::new().mode(0o700).create(&place.folder).unwrap();
+        fs::DirBuilder::new().mode(0o700).create(&place.folder).unwrap();
         symlink("/dev/null", place.folder.join(FILE)).unwrap();
         assert!(refusal(&place.folder).ends_with("it is a symbolic link"));
         fs::remove_file(place.folder.join(FILE)).unwrap();
         nix::unistd::mkfifo(&place.folder.join(FILE), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        assert!(refusal(&place.folder).contains("it is not what it should be"));
-    }
-
-    #[test]
-    fn a_place_that_does_not_exist_is_named() {
-        let place = place();
-        let error = HostLock::try_acquire(&place.folder.join("deeper"), &me()).unwrap_err();
-        assert!(error.to_string().starts_with("cannot make '"), "{error}");
-        assert_eq!(error.exit_code(), ExitCode::Failed);
+        assert!(refusal(&place.folder).ends_with("it is not a regular file"));
     }
 }

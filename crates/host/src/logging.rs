@@ -13,6 +13,7 @@ use log::{Level, LevelFilter};
 
 use crate::environment::JournalStream;
 use crate::printable::printable;
+use crate::stderr::Patient;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,8 @@ const LIBRARIES: [&str; 9] = ["h2", "hickory", "hyper", "mio", "rustls", "tokio"
 pub fn start(tool: &'static str, verbosity: Verbosity, journal: Option<JournalStream>) {
     let form = if is_stderr(journal) { Form::Journal } else { Form::Plain(tool) };
     let mut builder = Builder::new();
-    builder.filter_level(verbosity.level()).target(Target::Stderr).write_style(WriteStyle::Never);
+    let stderr = Patient::new(std::io::stderr());
+    builder.filter_level(verbosity.level()).target(Target::Pipe(Box::new(stderr))).write_style(WriteStyle::Never);
     // Never more than debug: at trace, libraries write out what they send, and that is passwords, too.
     let libraries = if verbosity == Verbosity::Everything { LevelFilter::Debug } else { LevelFilter::Off };
     for library in LIBRARIES {

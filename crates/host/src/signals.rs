@@ -1,22 +1,28 @@
 //! SIGINT, SIGTERM and SIGHUP ask for an orderly end; the sequence looks here, in slices, whether one came. The first is
 //! remembered, so that the run can die by it in the end; a second means that somebody is in a hurry.
 //!
+//! One event can send several signals: a terminal that goes away has its shell and the kernel both send SIGHUP, and sudo
+//! pass on one of them. So only what comes a while after the first counts as a second request.
+//!
 //! A signal that was ignored when we were started (`nohup`, a shell's background job) stays ignored. SIGPIPE is ignored
 //! already: Rust's runtime does so before `main`, and a test here makes sure of it. `safe-service-restart | head` must not
 //! die with the host depooled.
 
-use std::cell::Cell;
-use std::io::{self, Read as _};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use restart_core::{Signal, Stop, Stopped};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::{flag, low_level};
+use signal_hook::low_level;
 
-/// The signals that are heeded. Of two different ones that come between two looks the earlier in this list counts as first.
+/// The signals that are heeded.
 const HEEDED: [Signal; 3] = [Signal::Interrupt, Signal::Terminate, Signal::HangUp];
+
+/// How long after the first signal others still belong to it. Measured when a terminal was closed: three within a
+/// millisecond. Nobody asks twice within a second either.
+const ECHO: Duration = Duration::from_secs(1);
 
 fn number(signal: Signal) -> i32 {
     match signal {
@@ -26,54 +32,57 @@ fn number(signal: Signal) -> i32 {
     }
 }
 
-/// The signals that came to this process since [`Signals::listen`].
+/// The signals that came to this process since [`Signals::listen`]. A thread of its own takes them, so that it is known when
+/// each came, also while the run is busy.
 #[derive(Debug)]
 pub struct Signals {
-    /// Which signals came: each handler sets one flag,
-    came: Vec<(Signal, Arc<AtomicBool>)>,
-    /// and how many: each writes one byte.
-    bell: UnixStream,
-    first: Cell<Option<Signal>>,
-    count: Cell<usize>,
+    came: Arc<Mutex<Came>>,
+}
+
+#[derive(Debug, Default)]
+struct Came {
+    first: Option<(Signal, Instant)>,
+    again: bool,
+}
+
+impl Came {
+    fn take(&mut self, signal: Signal, now: Instant) {
+        match self.first {
+            None => {
+                self.first = Some((signal, now));
+                let name = signal.name();
+                log::warn!(
+                    "{name}: ending as soon as this host is in a safe state; one more, later, stops the waiting"
+                );
+            }
+            Some((_, first)) => self.again |= now.saturating_duration_since(first) >= ECHO,
+        }
+    }
 }
 
 impl Signals {
-    /// Installs the handlers. Fails only if the system refuses a handler or a pair of sockets.
+    /// Installs the handlers. Fails only if the system refuses a handler, a pair of sockets or a thread.
     pub fn listen() -> io::Result<Self> {
-        let (bell, rope) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
         let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
-        let mut came = Vec::new();
-        for signal in HEEDED {
-            if is_in(ignored, number(signal)) {
-                continue;
+        let heeded = HEEDED.into_iter().filter(|signal| !is_in(ignored, number(*signal)));
+        let mut signals = signal_hook::iterator::Signals::new(heeded.map(number))?;
+        let came = Arc::new(Mutex::new(Came::default()));
+        let taken = Arc::clone(&came);
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for taken_number in signals.forever() {
+                if let Some(signal) = HEEDED.into_iter().find(|signal| number(*signal) == taken_number) {
+                    taken.lock().unwrap_or_else(PoisonError::into_inner).take(signal, Instant::now());
+                }
             }
-            let flag = Arc::new(AtomicBool::new(false));
-            flag::register(number(signal), Arc::clone(&flag))?;
-            low_level::pipe::register(number(signal), rope.try_clone()?)?;
-            came.push((signal, flag));
-        }
-        Ok(Self { came, bell, first: Cell::new(None), count: Cell::new(0) })
-    }
-
-    /// Adds the bytes that were written since the last look.
-    fn count(&self) {
-        let mut buffer = [0; 64];
-        while let Ok(count @ 1..) = (&self.bell).read(&mut buffer) {
-            self.count.set(self.count.get() + count);
-        }
+        })?;
+        Ok(Self { came })
     }
 }
 
 impl Stop for Signals {
     fn requested(&self) -> Option<Stopped> {
-        let set = || self.came.iter().filter(|(_, flag)| flag.load(Ordering::SeqCst));
-        let signal = self.first.get().or_else(|| set().next().map(|(signal, _)| *signal))?;
-        self.first.set(Some(signal));
-        self.count();
-        // A handler that was interrupted between its flag and its byte counts as well.
-        let at_once = self.count.get() >= 2 || set().count() >= 2;
-        Some(Stopped { signal, at_once })
+        let came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        came.first.map(|(signal, _)| Stopped { signal, at_once: came.again })
     }
 }
 
@@ -99,6 +108,20 @@ fn is_in(mask: u64, signal: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_comes_a_while_after_the_first_is_a_second_request() {
+        let begin = Instant::now();
+        let after = |ms| begin + Duration::from_millis(ms);
+        let mut came = Came::default();
+        for ms in [0, 0, 1, 999] {
+            came.take(Signal::HangUp, after(ms));
+            assert!(!came.again, "after {ms} ms");
+        }
+        came.take(Signal::Interrupt, after(1000));
+        assert!(came.again);
+        assert_eq!(came.first, Some((Signal::HangUp, begin)));
+    }
 
     #[test]
     fn the_mask_of_ignored_signals_is_read() {

@@ -23,7 +23,7 @@ const LONGEST: u64 = 1024 * 1024;
 /// As many symbolic links as Linux itself follows on one way.
 const MOST_LINKS: usize = 40;
 /// The bits of a mode that let the group or everybody write.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+pub(crate) const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// root's number.
 const ROOT: u32 = 0;
 

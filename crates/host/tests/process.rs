@@ -1,27 +1,33 @@
-//! What can only be shown on a process of its own: signals, the environment, a lock whose holder is killed, a log that nobody
-//! reads. Without arguments this program is the tests; with a role's name it is the process under test.
+//! What can only be shown on a process of its own: signals, the environment, a lock whose holder is killed, a journal on
+//! a full disk, a log that nobody reads. Without arguments this program is the tests; with a role's name it is the process under test.
 
 use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use host::journal::Found;
 use host::logging::{self, Verbosity};
-use host::{Attempt, Holder, HostLock, Look, Signals, environment, lock, signals};
+use host::{Attempt, FolderError, Holder, HostLock, JournalFile, Look, MachineId, Signals, environment, lock, signals};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, execve};
-use restart_core::{Stop as _, Stopped};
+use nix::unistd::{Pid, Uid, execve, setuid};
+use restart_core::{Journal as _, Record, Stop as _, Stopped};
 
-const TESTS: [(&str, fn()); 9] = [
+const TESTS: [(&str, fn()); 13] = [
     ("the_environment_is_emptied_for_us_and_our_children", the_environment_is_emptied_for_us_and_our_children),
     ("the_first_signal_is_the_one_to_die_by", the_first_signal_is_the_one_to_die_by),
     ("a_second_signal_of_the_same_kind_is_noticed", a_second_signal_of_the_same_kind_is_noticed),
     ("under_nohup_a_hangup_is_ignored", under_nohup_a_hangup_is_ignored),
     ("a_killed_holders_systemctl_keeps_the_lock", a_killed_holders_systemctl_keeps_the_lock),
+    ("a_full_disk_leaves_the_record_before", a_full_disk_leaves_the_record_before),
+    ("a_read_only_file_system_leaves_the_record_before", a_read_only_file_system_leaves_the_record_before),
+    ("a_writer_killed_at_any_instant_leaves_a_whole_record", a_writer_killed_at_any_instant_leaves_a_whole_record),
+    ("without_roots_rights_the_journal_is_not_permitted", without_roots_rights_the_journal_is_not_permitted),
     ("a_log_that_nobody_reads_ends_nothing", a_log_that_nobody_reads_ends_nothing),
     ("the_journal_gets_severities_and_a_pipe_gets_words", the_journal_gets_severities_and_a_pipe_gets_words),
     ("libraries_log_at_the_highest_verbosity_alone", libraries_log_at_the_highest_verbosity_alone),
@@ -36,6 +42,8 @@ fn main() {
         ["odd-environment"] => play_odd_environment(),
         ["signals"] => play_signals(),
         ["hold", folder] => play_holder(Path::new(folder)),
+        ["journal", folder] => play_journal(Path::new(folder)),
+        ["write-on-and-on", folder] => play_writer(Path::new(folder)),
         ["log", verbose] => play_log(verbose),
         // Whatever cargo passes on is a filter, and there is too little here to filter.
         _ => {
@@ -88,6 +96,73 @@ fn play_holder(folder: &Path) {
     systemctl.wait().expect("an end");
 }
 
+/// The journal of a machine that there is not.
+fn journal(folder: &Path) -> JournalFile {
+    JournalFile::new(folder, MachineId::new("3d1219c7c4c5404aaa1f6d2a48adfda4").expect("an id"))
+}
+
+/// A record with a reason of so many bytes, to be told from others by that.
+fn record(reason: usize) -> Record {
+    let sample: serde_json::Value = serde_json::from_str(include_str!("data/journal-2.json")).expect("the sample");
+    let mut record: Record = serde_json::from_value(sample["record"].clone()).expect("its record");
+    record.reason = Some("x".repeat(reason));
+    record
+}
+
+fn told(found: Result<Found, FolderError>) -> String {
+    match found {
+        Ok(Found::Record(record)) => format!("reason of {}", record.reason.unwrap_or_default().len()),
+        Ok(Found::Nothing) => "nothing".to_owned(),
+        Ok(Found::Problem(problem)) => problem.to_string(),
+        Err(error) => format!("{}: {error}", error.exit_code() as u8),
+    }
+}
+
+/// Does with the journal what each line says, and says what came of it.
+fn play_journal(folder: &Path) {
+    let mut journal = journal(folder);
+    for line in std::io::stdin().lines() {
+        let line = line.expect("text");
+        let done = match line.split(' ').collect::<Vec<_>>()[..] {
+            ["keep", reason] => {
+                journal.keep(&record(reason.parse().expect("a number"))).map_err(|error| error.to_string())
+            }
+            ["clear"] => journal.clear().map_err(|error| error.to_string()),
+            ["damage"] => std::fs::write(folder.join("journal.json"), "{").map_err(|error| error.to_string()),
+            ["remount", how] => mount(&["-o", &format!("remount,{how}")], folder),
+            ["become-nobody"] => setuid(Uid::from_raw(65534)).map_err(|error| error.to_string()),
+            ["look"] => Err(told(journal.look())),
+            ["load"] => Err(told(journal.load())),
+            ["names"] => Err(format!("{:?}", names(folder))),
+            _ => panic!("what is '{line}'"),
+        };
+        println!("{}", done.err().unwrap_or_else(|| "done".to_owned()));
+    }
+}
+
+fn mount(options: &[&str], folder: &Path) -> Result<(), String> {
+    let output = Command::new("/bin/mount").args(options).arg(folder).output().expect("mount(8)");
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = entries.map(|name| name.into_string().expect("text")).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Keeps one record after the other until it is killed.
+fn play_writer(folder: &Path) {
+    let mut journal = journal(folder);
+    for reason in 1.. {
+        journal.keep(&record(reason)).expect("kept");
+        if reason == 1 {
+            println!("began");
+        }
+    }
+}
+
 fn play_log(verbose: &str) {
     let environment = environment::take();
     let verbosity = Verbosity::new(false, verbose.parse().expect("a number"));
@@ -129,13 +204,17 @@ impl Role {
 
     fn send(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
-        // Two of one kind that come too close are one: time for it to be delivered.
+        // Time for it to be delivered and taken.
         std::thread::sleep(Duration::from_millis(50));
     }
 
-    fn look(&mut self) -> String {
-        self.input.as_mut().expect("not ended yet").write_all(b"look\n").expect("it reads");
+    fn ask(&mut self, question: &str) -> String {
+        writeln!(self.input.as_mut().expect("not ended yet"), "{question}").expect("it reads");
         self.line()
+    }
+
+    fn look(&mut self) -> String {
+        self.ask("look")
     }
 
     fn end(mut self) -> ExitStatus {
@@ -175,6 +254,10 @@ fn the_first_signal_is_the_one_to_die_by() {
     role.send(Signal::SIGTERM);
     assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: false })");
     assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: false })");
+    // Right behind the first it is its echo; later it is a second request.
+    role.send(Signal::SIGINT);
+    assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: false })");
+    std::thread::sleep(Duration::from_millis(1100));
     role.send(Signal::SIGINT);
     assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: true })");
     assert_eq!(role.end().signal(), Some(Signal::SIGTERM as i32));
@@ -185,6 +268,7 @@ fn a_second_signal_of_the_same_kind_is_noticed() {
         let mut role = start(itself().arg("signals"));
         assert_eq!(role.line(), "ready");
         role.send(signal);
+        std::thread::sleep(Duration::from_millis(1100));
         role.send(signal);
         assert_eq!(role.look(), format!("Some(Stopped {{ signal: {name}, at_once: true }})"));
         assert_eq!(role.end().signal(), Some(signal as i32));
@@ -221,6 +305,92 @@ fn a_killed_holders_systemctl_keeps_the_lock() {
         lock::peek(&folder).expect("a look") == Look::Free
     });
     assert!(gone, "the lock outlived systemctl");
+}
+
+/// The role `journal` on a tiny file system of its own, which nobody else sees and which ends with it.
+fn start_on_a_small_disk(folder: &Path) -> Role {
+    std::fs::create_dir(folder).expect("a folder");
+    let script = "mount -t tmpfs -o size=16k,mode=0700 tmpfs \"$1\" && exec \"$0\" journal \"$1\"";
+    let program = std::env::current_exe().expect("this program");
+    start(Command::new("/usr/bin/unshare").args(["--mount", "/bin/sh", "-c", script]).arg(program).arg(folder))
+}
+
+fn a_full_disk_leaves_the_record_before() {
+    let base = tempfile::tempdir().expect("a folder");
+    let folder = base.path().join("state");
+    let mut role = start_on_a_small_disk(&folder);
+    assert_eq!(role.ask("keep 10"), "done");
+    let file = folder.join("journal.json.new");
+    let full = format!("cannot write '{}' for the journal: No space left on device (os error 28)", file.display());
+    for _ in 0..3 {
+        assert_eq!(role.ask("keep 20000"), full);
+        assert_eq!(role.ask("load"), "reason of 10");
+        assert_eq!(role.ask("names"), r#"["journal.json"]"#, "what was written in vain takes no room");
+    }
+    assert_eq!(role.ask("keep 11"), "done");
+    assert_eq!(role.ask("load"), "reason of 11");
+    assert_eq!(role.ask("clear"), "done");
+    assert!(role.end().success());
+    assert_eq!(names(&folder), [""; 0], "the file system was the role's own");
+}
+
+fn a_read_only_file_system_leaves_the_record_before() {
+    let base = tempfile::tempdir().expect("a folder");
+    let folder = base.path().join("state");
+    let mut role = start_on_a_small_disk(&folder);
+    assert_eq!(role.ask("keep 10"), "done");
+    assert_eq!(role.ask("remount ro"), "done");
+    let refused = |what: &str, name: &str| {
+        let file = folder.join(name);
+        format!("cannot {what} '{}' for the journal: Read-only file system (os error 30)", file.display())
+    };
+    assert_eq!(role.ask("keep 11"), refused("make", "journal.json.new"));
+    assert_eq!(role.ask("clear"), refused("remove", "journal.json"));
+    assert_eq!(role.ask("load"), "reason of 10");
+    // Where nothing is kept there is nothing to remove.
+    assert_eq!(role.ask("remount rw"), "done");
+    assert_eq!(role.ask("clear"), "done");
+    assert_eq!(role.ask("remount ro"), "done");
+    assert_eq!(role.ask("clear"), "done");
+    assert_eq!(role.ask("load"), "nothing");
+    // One that cannot be set aside is not acted on either.
+    assert_eq!(role.ask("remount rw"), "done");
+    assert_eq!(role.ask("damage"), "done");
+    assert_eq!(role.ask("remount ro"), "done");
+    let both = format!("1: {}; and it is damaged: ", refused("set aside", "journal.json"));
+    let said = role.ask("load");
+    assert!(said.starts_with(&both), "{said}");
+    assert!(role.ask("look").contains("is damaged, and nothing is done by it"));
+    assert!(role.end().success());
+}
+
+fn a_writer_killed_at_any_instant_leaves_a_whole_record() {
+    let base = tempfile::tempdir().expect("a folder");
+    let folder = base.path().join("state");
+    for after in 0..30 {
+        let mut role = start(itself().arg("write-on-and-on").arg(&folder));
+        assert_eq!(role.line(), "began");
+        std::thread::sleep(Duration::from_micros(after * 137));
+        role.child.kill().expect("it runs");
+        assert_eq!(role.end().signal(), Some(Signal::SIGKILL as i32));
+        let found = told(journal(&folder).load());
+        assert!(found.starts_with("reason of "), "{found}");
+        assert_eq!(names(&folder), ["journal.json"]);
+    }
+}
+
+fn without_roots_rights_the_journal_is_not_permitted() {
+    let base = tempfile::tempdir().expect("a folder");
+    let folder = base.path().join("state");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(base.path(), open).expect("a mode");
+    let mut role = start(itself().arg("journal").arg(&folder));
+    assert_eq!(role.ask("keep 10"), "done");
+    assert_eq!(role.ask("become-nobody"), "done");
+    let refused = format!("cannot open '{}' for the journal: Permission denied (os error 13)", folder.display());
+    assert_eq!(role.ask("look"), format!("77: {refused}"));
+    assert_eq!(role.ask("clear"), refused);
+    assert!(role.end().success());
 }
 
 /// The output of the role `log`, started with `JOURNAL_STREAM` naming its stderr or another.
