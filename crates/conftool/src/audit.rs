@@ -1,7 +1,9 @@
 //! The audit line that each write leaves in syslog: the same JSON fields in the same order as conftool's own
 //! (conftool/audit.py, 6.1.0), so that one filter finds both.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use crate::time::{isoformat, now};
 
 /// Who writes, from where, and where the lines go.
 pub struct Audit {
@@ -40,9 +42,7 @@ impl Audit {
     /// Sends the line about one write to the node that conftool calls `name`; `fallback` is the user if none is known.
     pub(crate) fn write(&mut self, name: &str, fallback: &str, outcome: Outcome) {
         let user = self.user.as_deref().unwrap_or(fallback);
-        // A clock before 1970 is written as 1970: an audit line with a wrong time is better than none.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let line = line(now, user, name, &self.host, outcome);
+        let line = line(now(), user, name, &self.host, outcome);
         (self.sink)(&line);
     }
 }
@@ -92,32 +92,6 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// A time as Python's `datetime.isoformat()` writes it for UTC: microseconds, left out when they are zero.
-fn isoformat(since_1970: Duration) -> String {
-    let seconds = since_1970.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let fraction = match since_1970.subsec_micros() {
-        0 => String::new(),
-        micros => format!(".{micros:06}"),
-    };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}+00:00")
-}
-
-/// The Gregorian date that is `days` after 1970-01-01, counted through the 400-year cycle from 0000-03-01, so that the leap
-/// day is the last of a year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    let shifted = days + 719_468;
-    let (cycle, day) = (shifted / DAYS_OF_400_YEARS, shifted % DAYS_OF_400_YEARS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (cycle * 400 + year + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,21 +108,6 @@ mod tests {
         let now = Duration::from_micros(1_795_449_909_000_123);
         let name = "pools/eqiad/appserver/php/mw1.example";
         assert_eq!(line(now, "zoë", name, "mw1", Outcome::Success), wanted);
-    }
-
-    #[test]
-    fn times_are_written_as_python_writes_them() {
-        // Each checked with datetime.fromtimestamp(N, timezone.utc).isoformat().
-        for (seconds, micros, wanted) in [
-            (0, 0, "1970-01-01T00:00:00+00:00"),
-            (951_782_400, 0, "2000-02-29T00:00:00+00:00"),
-            (951_868_799, 999_999, "2000-02-29T23:59:59.999999+00:00"),
-            (1_709_251_199, 1, "2024-02-29T23:59:59.000001+00:00"),
-            (1_767_225_599, 0, "2025-12-31T23:59:59+00:00"),
-            (4_107_542_400, 0, "2100-03-01T00:00:00+00:00"),
-        ] {
-            assert_eq!(isoformat(Duration::from_secs(seconds) + Duration::from_micros(micros)), wanted);
-        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   port: 80
 //!   servers: [lvs1001.example, "lvs1002.example:9090"]
 //!   lb: pybal            # ours; the default. "none": no load balancer sends to this pool
+//!   min_pooled: 50%      # ours; so many hosts, or so large a share, have to stay pooled
 //! ```
 //!
 //! Only the pools asked for are looked into: a broken entry of another team must not stop a restart.
@@ -14,7 +15,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use restart_core::{Balancer, NameError, Pool, PoolName, Tag};
+use restart_core::{Balancer, NameError, Pool, PoolName, Share, Tag};
 use serde_json::{Map, Value};
 
 use crate::endpoint::{Endpoint, Scheme};
@@ -65,10 +66,10 @@ impl Catalog {
 }
 
 /// Keys that a later version of these tools reads.
-const LATER: [&str; 2] = ["min_pooled", "ready_url"];
+const LATER: [&str; 1] = ["ready_url"];
 
 /// Keys read here.
-const KNOWN: [&str; 5] = ["cluster", "service", "port", "servers", "lb"];
+const KNOWN: [&str; 6] = ["cluster", "service", "port", "servers", "lb", "min_pooled"];
 
 /// Reads one entry; the error is what is wrong with it.
 fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
@@ -89,7 +90,18 @@ fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
         service: tag(entry, "service")?,
         port,
         balancers: balancers(entry)?,
+        min_pooled: min_pooled(entry)?,
     })
+}
+
+fn min_pooled(entry: &Map<String, Value>) -> Result<Option<Share>, String> {
+    let text = match entry.get("min_pooled") {
+        None => return Ok(None),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(_) => return Err("'min_pooled' must be a number of hosts such as 3, or a share such as 30%".to_owned()),
+    };
+    text.parse().map(Some).map_err(|why| format!("'min_pooled': '{text}' is {why}"))
 }
 
 fn tag(entry: &Map<String, Value>, key: &str) -> Result<Tag, String> {
@@ -111,6 +123,10 @@ fn balancers(entry: &Map<String, Value>) -> Result<Vec<Balancer>, String> {
         Some(Value::String(kind)) => kind,
         Some(_) => return Err("'lb' must be a string".to_owned()),
     };
+    if let Some(twice) = servers.iter().enumerate().find(|(place, server)| servers[..*place].contains(server)) {
+        // It would count as two of a quorum.
+        return Err(format!("'{}' is named twice in 'servers'", twice.1));
+    }
     match (kind, servers.is_empty()) {
         ("pybal", false) | ("none", true) => Ok(servers),
         ("pybal", true) => Err("it has no 'servers'; a pool without load balancers says 'lb: none'".to_owned()),
@@ -170,8 +186,9 @@ appservers:
   service: php
   port: 80
   servers: [lvs1001.example, 'lvs1002.example:9091', '[2001:db8::1]:9090', '2001:db8::2', 192.0.2.1]
-appservers-https: {cluster: appserver, service: nginx, port: 443, servers: [lvs1001.example], ready_url: /x, team: a}
-alone: {cluster: lab, service: php, port: 80, lb: none}
+appservers-https: {cluster: appserver, service: nginx, port: 443, servers: [lvs1001.example], ready_url: /x, team: a,
+  min_pooled: 75%}
+alone: {cluster: lab, service: php, port: 80, lb: none, min_pooled: 0}
 broken: {cluster: 5, servers: nothing}
 also-broken: 7
 ";
@@ -188,6 +205,21 @@ also-broken: 7
             ["lvs1001.example", "lvs1002.example:9091", "[2001:db8::1]:9090", "2001:db8::2", "192.0.2.1"]
         );
         assert!(found[2].balancers.is_empty());
+        let min_pooled: Vec<_> = found.iter().map(|pool| pool.min_pooled).collect();
+        assert_eq!(min_pooled, [Some(Share::Percent(75)), None, Some(Share::Count(0))]);
+    }
+
+    #[test]
+    fn a_pool_can_have_a_floor_of_its_own() {
+        for (line, wanted) in [
+            ("", None),
+            (", min_pooled: 3", Some(Share::Count(3))),
+            (", min_pooled: '3'", Some(Share::Count(3))),
+            (", min_pooled: 60%", Some(Share::Percent(60))),
+        ] {
+            let text = format!("a: {{cluster: c, service: s, port: 80, servers: [l]{line}}}\n");
+            assert_eq!(pools(&text, &["a"]).unwrap()[0].min_pooled, wanted, "{line}");
+        }
     }
 
     #[test]
@@ -224,6 +256,11 @@ also-broken: 7
             ("{cluster: c, service: s, port: 80, servers: ['a:b:c']}", "'a:b:c' in 'servers'"),
             ("{cluster: c, service: s, port: 80, servers: [l], lb: none}", "it says 'lb: none', and names"),
             ("{cluster: c, service: s, port: 80, servers: [l], lb: magic}", "'lb' is 'magic'"),
+            ("{cluster: c, service: s, port: 80, servers: [l], min_pooled: 101%}", "'min_pooled': '101%' is not"),
+            ("{cluster: c, service: s, port: 80, servers: [l], min_pooled: [1]}", "'min_pooled' must be"),
+            ("{cluster: c, service: s, port: 80, servers: [l, m, l]}", "'l' is named twice in 'servers'"),
+            ("{cluster: c, service: s, port: 80, servers: [l], min_pooled: half}", "'min_pooled': 'half' is not"),
+            ("{cluster: c, service: s, port: 80, servers: [l], min_pooled: -1}", "'min_pooled': '-1' is not"),
         ] {
             let good = "good: {cluster: c, service: s, port: 80, servers: [l]}";
             let text = format!("{good}\nbad: {entry}\n");

@@ -45,7 +45,7 @@ impl Cluster {
         let mut failures = Failures::default();
         for _ in 0..self.members.len() {
             let Some(limit) = deadline.next_request() else {
-                failures.out_of_time = true;
+                failures.out_of_time = Some(deadline.total());
                 break;
             };
             let Some(member) = self.members.get_mut(self.first) else {
@@ -79,7 +79,8 @@ impl Cluster {
 #[derive(Default)]
 pub(crate) struct Failures {
     reasons: Vec<(String, Trouble)>,
-    out_of_time: bool,
+    /// The time for the whole operation, if that was what ended it.
+    pub(crate) out_of_time: Option<Duration>,
 }
 
 impl Failures {
@@ -96,8 +97,8 @@ impl Failures {
     pub(crate) fn into_error(self, what: &str) -> StoreError {
         let mut reasons: Vec<String> =
             self.reasons.iter().map(|(url, trouble)| format!("etcd '{url}': {}", trouble.why)).collect();
-        if self.out_of_time {
-            reasons.push(format!("no time left after {} s", crate::limits::OPERATION.as_secs()));
+        if let Some(total) = self.out_of_time {
+            reasons.push(format!("no time left after {} s", total.as_secs_f32()));
         }
         let text = format!("cannot {what}: {}", reasons.join("; "));
         let mut kinds = self.reasons.iter().map(|(_, trouble)| trouble.kind);
@@ -115,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::limits::REQUEST;
-    use crate::member::{Change, Object, Swap};
+    use crate::member::{Attempt, Change, Marks, Object, Swap, Trace};
 
     type Asked = Rc<RefCell<Vec<String>>>;
 
@@ -143,11 +144,15 @@ mod tests {
             }
         }
 
-        fn swap(&mut self, _: &str, _: u64, _: &str, _: Duration) -> Result<Swap, Trouble> {
+        fn trace(&mut self, _: &str, _: &str, _: Duration) -> Result<Trace, Trouble> {
+            Ok(Trace { revision: None, mark: Marks::Unused })
+        }
+
+        fn swap(&mut self, _: &Attempt<'_>, _: Duration) -> Result<Swap, Trouble> {
             Ok(Swap::Changed)
         }
 
-        fn first_change(&mut self, _: &str, _: u64, _: Duration) -> Result<Change, Trouble> {
+        fn first_change(&mut self, _: &str, _: Option<&str>, _: u64, _: Duration) -> Result<Change, Trouble> {
             Ok(Change::Forgotten)
         }
     }

@@ -4,14 +4,19 @@
 //!
 //! - The object is unchanged: the same compare-and-swap is made again, which is safe, since only one of the two can find the
 //!   revision that it expects.
-//! - It has changed: the store's history tells what came first after the revision that we had read. If that is exactly our
-//!   value it was our write, whatever came later; if not, ours can never be made any more.
+//! - It has changed, and its mark (`mark.rs`) is that of our write: it was made, at the revision of the mark.
+//! - It has changed, and its mark is older than the revision that we had read: nobody of us wrote since.
+//! - Else the store's history tells what came first after the revision that we had read. If that is exactly our value, with
+//!   our mark where marks are used, it was our write, whatever came later; if not, ours can never be made any more.
+//!
+//! All this is known from the write alone, so that another process can ask, long after the one that wrote has died.
 
 use restart_core::{StoreError, Write, WriteError};
 
 use crate::cluster::{Cluster, Failures};
 use crate::limits::Deadline;
-use crate::member::{Change, Kind, Swap};
+use crate::mark::Mark;
+use crate::member::{Attempt, Change, Kind, Marks, Swap};
 
 /// What became of a write.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +37,8 @@ pub(crate) enum Judgement {
 }
 
 /// Makes the write, however often the members have to be asked within the time; returns the object's new revision.
-pub(crate) fn make(cluster: &mut Cluster, write: &Write, deadline: Deadline) -> Result<u64, WriteError> {
+pub(crate) fn make(cluster: &mut Cluster, write: &Write, mark: &Mark, deadline: Deadline) -> Result<u64, WriteError> {
+    let swap = Attempt { key: &write.key, revision: write.found.revision, value: &write.value, mark };
     let mut failures = Failures::default();
     let mut in_doubt = false;
     let mut asked = 0;
@@ -44,7 +50,7 @@ pub(crate) fn make(cluster: &mut Cluster, write: &Write, deadline: Deadline) -> 
             return Err(unmade(in_doubt, failures.into_error(&attempt(write))));
         };
         asked += 1;
-        match member.swap(&write.key, write.found.revision, &write.value, limit) {
+        match member.swap(&swap, limit) {
             Ok(Swap::Made(revision)) => return Ok(revision),
             Ok(Swap::Changed) if !in_doubt => return Err(WriteError::Conflict),
             Ok(Swap::Changed) => {}
@@ -59,7 +65,7 @@ pub(crate) fn make(cluster: &mut Cluster, write: &Write, deadline: Deadline) -> 
             }
         }
         if in_doubt {
-            match settle(cluster, write, deadline).map_err(WriteError::Unknown)? {
+            match settle(cluster, write, mark, deadline).map_err(WriteError::Unknown)? {
                 Judgement::Ours { revision, .. } => return Ok(revision),
                 Judgement::Theirs => return Err(WriteError::Conflict),
                 Judgement::Forgotten => return Err(WriteError::Unknown(StoreError::Unreachable(forgotten(write)))),
@@ -73,9 +79,9 @@ pub(crate) fn make(cluster: &mut Cluster, write: &Write, deadline: Deadline) -> 
 }
 
 /// Finds out what became of the write, asking until the time is over.
-fn settle(cluster: &mut Cluster, write: &Write, deadline: Deadline) -> Result<Judgement, StoreError> {
+fn settle(cluster: &mut Cluster, write: &Write, mark: &Mark, deadline: Deadline) -> Result<Judgement, StoreError> {
     loop {
-        match judge(cluster, write, deadline) {
+        match judge(cluster, write, mark, deadline) {
             Err(StoreError::Unreachable(_)) if deadline.pause() => {}
             judged => return judged,
         }
@@ -83,18 +89,30 @@ fn settle(cluster: &mut Cluster, write: &Write, deadline: Deadline) -> Result<Ju
 }
 
 /// Finds out what became of the write, asking each member once.
-pub(crate) fn judge(cluster: &mut Cluster, write: &Write, deadline: Deadline) -> Result<Judgement, StoreError> {
+pub(crate) fn judge(
+    cluster: &mut Cluster,
+    write: &Write,
+    mark: &Mark,
+    deadline: Deadline,
+) -> Result<Judgement, StoreError> {
     let what = format!("find out about the write of '{}'", write.key);
-    let now = cluster.ask(&what, deadline, |member, limit| member.get(&write.key, limit))?;
-    let last = now.as_ref().map(|object| object.revision);
-    if last == Some(write.found.revision) {
+    let found = write.found.revision;
+    let now = cluster.ask(&what, deadline, |member, limit| member.trace(&write.key, &mark.key, limit))?;
+    if now.revision == Some(found) {
         return Ok(Judgement::Unchanged);
     }
-    let change =
-        cluster.ask(&what, deadline, |member, limit| member.first_change(&write.key, write.found.revision, limit))?;
+    let ours = |revision| Judgement::Ours { revision, is_last: now.revision == Some(revision) };
+    match &now.mark {
+        Marks::Used(Some(seen)) if mark.is_in(seen) => return Ok(ours(seen.revision)),
+        Marks::Used(Some(seen)) if seen.revision <= found => return Ok(Judgement::Theirs),
+        Marks::Used(_) | Marks::Unused => {}
+    }
+    let marks = (now.mark != Marks::Unused).then_some(mark.key.as_str());
+    let change = cluster.ask(&what, deadline, |member, limit| member.first_change(&write.key, marks, found, limit))?;
     Ok(match change {
-        Change::Written { value, revision } if value == write.value.as_bytes() => {
-            Judgement::Ours { revision, is_last: last == Some(revision) }
+        Change::Written { value, revision, mark: seen } if value == write.value.as_bytes() => {
+            let is_marked = seen.is_some_and(|seen| seen.revision == revision && mark.is_in(&seen));
+            if marks.is_none() || is_marked { ours(revision) } else { Judgement::Theirs }
         }
         Change::Written { .. } | Change::Deleted => Judgement::Theirs,
         Change::Forgotten => Judgement::Forgotten,

@@ -3,6 +3,9 @@
 
 use restart_core::{NodeId, PoolPath};
 
+/// Our own keys stand below this one, beside `pools_path`.
+const OWN: &str = "safe-service-restart";
+
 /// The part of the keys that the configuration decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Keys {
@@ -32,6 +35,26 @@ impl Keys {
     /// The key of a node.
     pub(crate) fn node(&self, id: &NodeId) -> String {
         format!("{}/{}", self.directory(&id.path), id.host)
+    }
+
+    /// The key of the mark that a write to a node leaves.
+    pub(crate) fn mark(&self, id: &NodeId) -> String {
+        self.own("writes", &id.to_string())
+    }
+
+    /// The directory of those who wait for or hold a slot of `queue`, with a slash at its end.
+    pub(crate) fn slots(&self, queue: &str) -> String {
+        self.own("slots", queue) + "/"
+    }
+
+    /// The directory of the hosts that are out of the pools of `queue`, with a slash at its end.
+    pub(crate) fn out(&self, queue: &str) -> String {
+        self.own("out", queue) + "/"
+    }
+
+    /// What this project keeps beside conftool's objects.
+    fn own(&self, what: &str, name: &str) -> String {
+        clean(&join(&self.base, &format!("{OWN}/{what}/{name}")))
     }
 
     /// The node's name in conftool's audit log: its key below namespace and version.

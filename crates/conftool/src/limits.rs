@@ -22,17 +22,53 @@ pub(crate) const LOOKUP: Duration = Duration::from_secs(3);
 /// For one packet to a resolver.
 pub(crate) const LOOKUP_PACKET: Duration = Duration::from_secs(1);
 
+/// Time to live of the lease of a slot: how long a slot stays taken by a run that was killed, and how long etcd may be away
+/// before a run that holds one has to give up. An election with its aftermath takes some three seconds. Whole seconds, as etcd
+/// counts; etcd may grant more.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
+/// A lease is kept alive this often within its time to live.
+pub(crate) const BEATS: u32 = 3;
+
+/// A request to keep a lease alive, or to look at a queue, takes at most this part of the time to live: after the first
+/// third there are two attempts, at two members, before it ends.
+pub(crate) const BEAT_PART: u32 = 4;
+
+/// Between two looks at a queue in which nothing happens, with a watch in between that tells at once what does. A watch at a
+/// frozen member is silent for ever: this is how soon another one is asked.
+pub(crate) const LOOK: Duration = Duration::from_secs(2);
+
+/// For giving a slot back, all members together. What fails is done by etcd when the lease ends.
+pub(crate) const RELEASE: Duration = Duration::from_secs(3);
+
+/// The same when a value is dropped, where nobody expects to wait.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+
+/// For a list of those who hold slots, which only a message wants.
+pub(crate) const HOLDERS: Duration = Duration::from_secs(3);
+
 /// The end of an operation, and how much of it one request may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     end: Instant,
+    total: Duration,
     request: Duration,
 }
 
 impl Deadline {
     /// An operation that begins now, with requests of at most `request`.
     pub(crate) fn begin(request: Duration) -> Self {
-        Self { end: Instant::now() + OPERATION, request }
+        Self::within(OPERATION, request)
+    }
+
+    /// An operation that begins now and takes `total` at most.
+    pub(crate) fn within(total: Duration, request: Duration) -> Self {
+        Self { end: Instant::now() + total, total, request }
+    }
+
+    /// The time for the whole operation.
+    pub(crate) fn total(&self) -> Duration {
+        self.total
     }
 
     /// The limit for a request that begins now; `None` when the time is over.

@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use crate::mark::Mark;
 use crate::secret::Credentials;
 use crate::tls::Tls;
 
@@ -18,12 +19,21 @@ pub(crate) trait Member {
     /// The object at `key`, if there is one. Read through the quorum.
     fn get(&mut self, key: &str, limit: Duration) -> Result<Option<Object>, Trouble>;
 
-    /// Writes `value` if the object at `key` is there and still at `revision`.
-    fn swap(&mut self, key: &str, revision: u64, value: &str, limit: Duration) -> Result<Swap, Trouble>;
+    /// What there is at `key` and at `mark`, at one moment. Read through the quorum.
+    fn trace(&mut self, key: &str, mark: &str, limit: Duration) -> Result<Trace, Trouble>;
 
-    /// The first thing that happened to `key` after `revision`, from the store's history. Asked only when it is known that
-    /// something did.
-    fn first_change(&mut self, key: &str, revision: u64, limit: Duration) -> Result<Change, Trouble>;
+    /// Writes if the object is there and still at the revision expected.
+    fn swap(&mut self, attempt: &Attempt<'_>, limit: Duration) -> Result<Swap, Trouble>;
+
+    /// The first thing that happened to `key` after `revision`, from the store's history, and what `mark` held at that moment.
+    /// Asked only when it is known that something did.
+    fn first_change(
+        &mut self,
+        key: &str,
+        mark: Option<&str>,
+        revision: u64,
+        limit: Duration,
+    ) -> Result<Change, Trouble>;
 }
 
 /// A key and what it holds.
@@ -35,6 +45,37 @@ pub(crate) struct Object {
     pub(crate) value: Vec<u8>,
     /// The index (v2) or revision (v3) of its last change.
     pub(crate) revision: u64,
+}
+
+/// A compare-and-swap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    /// The object's key.
+    pub(crate) key: &'a str,
+    /// The revision that the object must be at.
+    pub(crate) revision: u64,
+    /// What it gets.
+    pub(crate) value: &'a str,
+    /// What is written with it, in one transaction, where the API has transactions and the user may.
+    pub(crate) mark: &'a Mark,
+}
+
+/// What an object and its mark tell about a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// The revision of the object; `None` if there is none.
+    pub(crate) revision: Option<u64>,
+    /// The mark.
+    pub(crate) mark: Marks,
+}
+
+/// The mark of a write, as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// Writes through this API, or by this user, have none.
+    Unused,
+    /// What stands at its key.
+    Used(Option<Object>),
 }
 
 /// What a compare-and-swap came to.
@@ -55,6 +96,8 @@ pub(crate) enum Change {
         value: Vec<u8>,
         /// The revision it got.
         revision: u64,
+        /// What was at the mark's key at that revision, if it was asked for.
+        mark: Option<Object>,
     },
     /// It was deleted, or expired.
     Deleted,

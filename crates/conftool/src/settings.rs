@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use restart_core::StoreError;
+use tokio::runtime::Runtime;
 
 use crate::audit::Audit;
 use crate::cluster::Cluster;
@@ -18,11 +19,12 @@ use crate::limits::REQUEST;
 use crate::load::{Invalid, LoadError, Read, required};
 use crate::member::Member;
 use crate::secret::Credentials;
+use crate::slots::{Holder, LeaseSlots, Queue, Ring};
 use crate::srv;
 use crate::store::Store;
 use crate::tls::Tls;
 use crate::v2::{self, V2};
-use crate::v3::V3;
+use crate::v3::{Connection, V3};
 
 /// What conftool's files say about the store, checked. Nothing has been contacted yet.
 #[derive(Debug)]
@@ -78,24 +80,11 @@ impl Settings {
     }
 
     /// Makes the store ready. Members that are listed are contacted with the first question only; those of a domain are
-    /// looked up in DNS now. `audit` gets a line for every write.
-    pub fn open(self, audit: Audit) -> Result<Store, StoreError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| StoreError::Unreachable(format!("cannot start the network runtime: {error}")))?;
-        let runtime = Arc::new(runtime);
-        let endpoints = match self.members {
-            Members::Listed(endpoints) => endpoints,
-            Members::Domain { name, scheme, otherwise } => match domain_members(&runtime, &name, scheme) {
-                Ok(endpoints) => endpoints,
-                Err(why) => {
-                    let endpoints = otherwise.ok_or_else(|| StoreError::Unreachable(why.clone()))?;
-                    log::warn!("{why}; using the members that the etcdrc files name in 'host'");
-                    endpoints
-                }
-            },
-        };
+    /// looked up in DNS now. `run` names the run in what it writes; no other run ever has that name. `audit` gets a line for
+    /// every write.
+    pub fn open(&self, run: &str, audit: Audit) -> Result<Store, StoreError> {
+        let runtime = Arc::new(runtime()?);
+        let endpoints = self.endpoints(&runtime)?;
         let credentials = self.credentials.as_ref();
         let members: Vec<Box<dyn Member>> = match self.driver {
             Driver::V2 => {
@@ -105,21 +94,68 @@ impl Settings {
                 endpoints.iter().map(|endpoint| Box::new(member(endpoint)) as Box<dyn Member>).collect()
             }
             Driver::V3 => {
-                let member = |endpoint| V3::new(Arc::clone(&runtime), endpoint, self.tls.as_ref(), credentials);
+                let connection = |endpoint| Connection::new(endpoint, self.tls.as_ref(), credentials);
+                let member = |endpoint| V3::new(Arc::clone(&runtime), connection(endpoint));
                 endpoints.iter().map(|endpoint| Box::new(member(endpoint)) as Box<dyn Member>).collect()
             }
         };
         Ok(Store {
             cluster: Cluster::new(members),
-            keys: self.keys,
+            keys: self.keys.clone(),
             request_limit: self.request_limit,
             read_only: self.read_only,
+            run: run.to_owned(),
             audit,
             store_user: credentials.map_or("unauthenticated".to_owned(), |credentials| credentials.user.clone()),
             audited: HashSet::new(),
             runtime: Some(runtime),
         })
     }
+
+    /// Whether slots can be kept in this store: only v3 has leases.
+    pub fn has_leases(&self) -> bool {
+        self.driver == Driver::V3
+    }
+
+    /// Makes the slots of the queue `key` ready for one run, which is `holder`. Members are looked up as by
+    /// [`Settings::open`], and contacted with the first question only. Refused unless the driver is `etcd3`.
+    pub fn slots(&self, key: &str, holder: Holder) -> Result<LeaseSlots, StoreError> {
+        if self.driver != Driver::V3 {
+            return Err(StoreError::Refused("slots in etcd need 'driver: etcd3' in conftool's config.yaml".to_owned()));
+        }
+        if key.is_empty() || key.chars().any(|c| c == '/' || c.is_control()) {
+            return Err(StoreError::Refused(format!("'{}' cannot name slots in etcd", key.escape_default())));
+        }
+        let runtime = runtime()?;
+        let endpoints = self.endpoints(&runtime)?;
+        runtime.shutdown_background();
+        let connection = |endpoint| Connection::new(endpoint, self.tls.as_ref(), self.credentials.as_ref());
+        let members = Ring::new(endpoints.iter().map(connection).collect());
+        Ok(LeaseSlots::new(members, Queue::new(&self.keys, key), holder, self.request_limit, self.read_only))
+    }
+
+    /// The members' addresses.
+    fn endpoints(&self, runtime: &Runtime) -> Result<Vec<Endpoint>, StoreError> {
+        match &self.members {
+            Members::Listed(endpoints) => Ok(endpoints.clone()),
+            Members::Domain { name, scheme, otherwise } => match domain_members(runtime, name, *scheme) {
+                Ok(endpoints) => Ok(endpoints),
+                Err(why) => {
+                    let endpoints = otherwise.clone().ok_or_else(|| StoreError::Unreachable(why.clone()))?;
+                    log::warn!("{why}; using the members that the etcdrc files name in 'host'");
+                    Ok(endpoints)
+                }
+            },
+        }
+    }
+}
+
+/// A runtime that turns only while something is waited for.
+fn runtime() -> Result<Runtime, StoreError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StoreError::Unreachable(format!("cannot start the network runtime: {error}")))
 }
 
 /// Reads the etcdrc files in conftool's order; those that do not exist are passed over.
@@ -154,7 +190,7 @@ fn members(file: &Path, config: &Config, rc: &EtcdRc) -> Result<Members, Invalid
     Ok(Members::Listed(hosts))
 }
 
-fn domain_members(runtime: &tokio::runtime::Runtime, domain: &str, scheme: Scheme) -> Result<Vec<Endpoint>, String> {
+fn domain_members(runtime: &Runtime, domain: &str, scheme: Scheme) -> Result<Vec<Endpoint>, String> {
     srv::lookup(runtime, domain, &[])?
         .into_iter()
         .map(|(host, port)| {

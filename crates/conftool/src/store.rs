@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::judge::{self, Judgement};
 use crate::keys::Keys;
 use crate::limits::Deadline;
+use crate::mark::Mark;
 use crate::member::Object;
 use crate::node::{self, NodeError};
 
@@ -26,6 +27,8 @@ pub struct Store {
     pub(crate) keys: Keys,
     pub(crate) request_limit: Duration,
     pub(crate) read_only: bool,
+    /// The run that writes, for marks and journal.
+    pub(crate) run: String,
     pub(crate) audit: Audit,
     /// The user in audit lines when the person is not known.
     pub(crate) store_user: String,
@@ -94,7 +97,7 @@ impl PoolStore for Store {
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {
         let key = self.keys.node(&found.id);
         let value = node::with_pooled(&found.value, pooled).map_err(|error| malformed(&key, &error))?;
-        Ok(Write { found: found.clone(), pooled, key, value })
+        Ok(Write { run: self.run.clone(), found: found.clone(), pooled, key, value })
     }
 
     fn write(&mut self, write: &Write) -> Result<Node, WriteError> {
@@ -106,7 +109,7 @@ impl PoolStore for Store {
             return Err(WriteError::NotMade(StoreError::Refused(why)));
         }
         let deadline = self.deadline();
-        let made = judge::make(&mut self.cluster, write, deadline);
+        let made = judge::make(&mut self.cluster, write, &Mark::new(&self.keys, write), deadline);
         let outcome = match &made {
             Ok(_) => Outcome::Success,
             Err(WriteError::Unknown(_)) => Outcome::Unknown,
@@ -118,7 +121,7 @@ impl PoolStore for Store {
 
     fn fate(&mut self, write: &Write) -> Result<Fate, StoreError> {
         let deadline = self.deadline();
-        let judgement = judge::judge(&mut self.cluster, write, deadline)?;
+        let judgement = judge::judge(&mut self.cluster, write, &Mark::new(&self.keys, write), deadline)?;
         let (fate, outcome) = match judgement {
             Judgement::Ours { revision, is_last: true } => (Fate::Made(written(write, revision)), Outcome::Success),
             Judgement::Ours { revision, .. } => (Fate::MadeThenChanged(written(write, revision)), Outcome::Success),

@@ -14,7 +14,10 @@ use ureq::{Agent, Body, Timeout};
 use self::answer::{Answer, Fault};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::limits::CONNECT;
-use crate::member::{Change, Kind, Member, Object, Security, Swap, Trouble, io_kind, io_reason, short, tls_trouble};
+use crate::member::{
+    Attempt, Change, Kind, Marks, Member, Object, Security, Swap, Trace, Trouble, io_kind, io_reason, short,
+    tls_trouble,
+};
 use crate::secret::{Credentials, Password};
 use crate::tls::Tls;
 
@@ -153,7 +156,14 @@ impl Member for V2 {
         }
     }
 
-    fn swap(&mut self, key: &str, revision: u64, value: &str, limit: Duration) -> Result<Swap, Trouble> {
+    fn trace(&mut self, key: &str, _mark: &str, limit: Duration) -> Result<Trace, Trouble> {
+        let revision = self.get(key, limit)?.map(|object| object.revision);
+        Ok(Trace { revision, mark: Marks::Unused })
+    }
+
+    fn swap(&mut self, attempt: &Attempt<'_>, limit: Duration) -> Result<Swap, Trouble> {
+        // Without transactions there is no mark that could be trusted.
+        let Attempt { key, revision, value, mark: _ } = attempt;
         let query = format!("prevExist=true&prevIndex={revision}");
         match self.put(key, &query, value, limit)? {
             Ok(answer) => match answer.into_object() {
@@ -165,7 +175,13 @@ impl Member for V2 {
         }
     }
 
-    fn first_change(&mut self, key: &str, revision: u64, limit: Duration) -> Result<Change, Trouble> {
+    fn first_change(
+        &mut self,
+        key: &str,
+        _mark: Option<&str>,
+        revision: u64,
+        limit: Duration,
+    ) -> Result<Change, Trouble> {
         // A watch for an index that has passed is answered at once, with the first event of the key from there on.
         let query = format!("wait=true&waitIndex={}", revision.saturating_add(1));
         match self.read(key, &query, limit)? {

@@ -2,128 +2,52 @@
 //! third of first calls into a member that is dead, ours is in `cluster.rs`. The runtime is this crate's, and turns only while
 //! a request is waited for.
 
-mod error;
+mod connection;
+pub(crate) mod error;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, Identity, TlsOptions, Txn,
-    TxnOp, WatchOptions,
+    Client, Compare, CompareOp, Error, EventType, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, timeout_at};
 
-use crate::endpoint::{Endpoint, Scheme};
-use crate::limits::CONNECT;
-use crate::member::{Change, Kind, Member, Object, Security, Swap, Trouble};
-use crate::secret::Credentials;
-use crate::tls::Tls;
+pub(crate) use self::connection::Connection;
+use crate::member::{Attempt, Change, Kind, Marks, Member, Object, Swap, Trace, Trouble};
 
 /// A member, through the v3 API.
 pub(crate) struct V3 {
     runtime: Arc<Runtime>,
-    url: String,
-    tls: Option<TlsOptions>,
-    credentials: Option<Credentials>,
-    security: Security,
-    /// Made when it is needed, and anew after a request that was not answered.
-    client: Option<Client>,
-}
-
-/// The library's form of the TLS files; `tls.rs` has checked them.
-fn tls_options(tls: &Tls) -> TlsOptions {
-    let options = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.roots));
-    match &tls.identity {
-        Some(identity) => options.identity(Identity::from_pem(&identity.cert, identity.key.expose())),
-        None => options,
-    }
+    connection: Connection,
+    /// Whether this user of the store may write marks, as far as is known.
+    may_mark: bool,
 }
 
 impl V3 {
-    /// A member at `endpoint`; `tls` is used if its scheme is https.
-    pub(crate) fn new(
-        runtime: Arc<Runtime>,
-        endpoint: &Endpoint,
-        tls: Option<&Tls>,
-        credentials: Option<&Credentials>,
-    ) -> Self {
-        let tls = tls.filter(|_| endpoint.scheme == Scheme::Https);
-        Self {
-            runtime,
-            url: endpoint.to_string(),
-            tls: tls.map(tls_options),
-            credentials: credentials.cloned(),
-            security: Security::of(tls),
-            client: None,
-        }
+    /// A member, asked by way of `connection`.
+    pub(crate) fn new(runtime: Arc<Runtime>, connection: Connection) -> Self {
+        Self { runtime, connection, may_mark: true }
     }
 
-    /// Connects if need be and runs one request, all within `limit`. That the time is up while connecting, or that the
-    /// connection is refused, says that etcd was not asked.
-    fn call<T, F>(&mut self, limit: Duration, request: impl FnOnce(Client) -> F) -> Result<T, Trouble>
+    fn call<T, F>(&self, limit: Duration, request: impl FnOnce(Client) -> F) -> Result<T, Trouble>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let runtime = Arc::clone(&self.runtime);
-        runtime.block_on(async {
-            let end = Instant::now() + limit;
-            let client = match self.client.take() {
-                Some(client) => client,
-                None => match timeout_at(end, connect(&self.url, self.tls.as_ref(), self.credentials.as_ref())).await {
-                    Ok(Ok(client)) => client,
-                    Ok(Err(error)) => return Err(self.explain(error::unsent(&error))),
-                    Err(_) => return Err(Trouble::new(Kind::NotAsked, no_answer(limit))),
-                },
-            };
-            match timeout_at(end, request(client.clone())).await {
-                Ok(Ok(answer)) => {
-                    self.client = Some(client);
-                    Ok(answer)
-                }
-                Ok(Err(error)) => Err(self.explain(error::sent(&error))),
-                Err(_) => Err(Trouble::new(Kind::NoAnswer, no_answer(limit))),
-            }
-        })
+        self.runtime.block_on(self.connection.request(limit, request))
     }
 
-    /// Adds what an operator would ask next.
-    fn explain(&self, trouble: Trouble) -> Trouble {
-        trouble.explained(self.credentials.as_ref(), self.security)
-    }
-}
-
-fn no_answer(limit: Duration) -> String {
-    format!("no answer within {:.1} s", limit.as_secs_f32())
-}
-
-/// A client of one member. With credentials this asks the member for a token; without, nothing is sent yet.
-async fn connect(url: &str, tls: Option<&TlsOptions>, credentials: Option<&Credentials>) -> Result<Client, Error> {
-    // A member that lost its quorum answers at once when it is told that a leader is required; else after seven seconds.
-    let mut options =
-        ConnectOptions::new().with_connect_timeout(CONNECT).with_require_leader(true).with_auto_token_refresh(true);
-    if let Some(tls) = tls {
-        options = options.with_tls(tls.clone());
-    }
-    let Some(Credentials { user, password }) = credentials else {
-        return Client::connect([url], Some(options)).await;
-    };
-    let with_user = options.clone().with_user(user, password.expose());
-    match Client::connect([url], Some(with_user)).await {
-        // The v2 API takes no notice of credentials while authentication is off, and a configuration that works there
-        // shall work here.
-        Err(error) if error::is_authentication_off(&error) => {
-            log::debug!("etcd '{url}' does not use authentication: going on without the user");
-            Client::connect([url], Some(options)).await
-        }
-        connected => connected,
+    /// From here on without marks.
+    fn no_more_marks(&mut self, mark: &str) {
+        log::debug!("etcd '{}': this user may not write '{mark}': going on without", self.connection.url());
+        self.may_mark = false;
     }
 }
 
 impl Member for V3 {
     fn url(&self) -> &str {
-        &self.url
+        self.connection.url()
     }
 
     fn list(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble> {
@@ -144,14 +68,61 @@ impl Member for V3 {
         Ok(answer.kvs().first().map(|kv| object(kv, key)))
     }
 
-    fn swap(&mut self, key: &str, revision: u64, value: &str, limit: Duration) -> Result<Swap, Trouble> {
-        let Ok(revision) = i64::try_from(revision) else {
+    fn trace(&mut self, key: &str, mark: &str, limit: Duration) -> Result<Trace, Trouble> {
+        if self.may_mark {
+            // It would write the mark if the mark had been written a negative number of times. The point is that etcd refuses
+            // it to those who may not write marks, whose writes have none.
+            let txn = Txn::new()
+                .when([Compare::version(mark, CompareOp::Less, 0)])
+                .and_then([TxnOp::put(mark, "", None)])
+                .or_else([TxnOp::get(key, None), TxnOp::get(mark, None)]);
+            let read = self.call(limit, |mut client| async move {
+                match client.txn(txn).await {
+                    Err(error) if error::is_permission_denied(&error) => Ok(None),
+                    answer => answer.map(Some),
+                }
+            })?;
+            if let Some(answer) = read {
+                let mut read = answer.op_responses().into_iter().filter_map(|response| match response {
+                    TxnOpResponse::Get(answer) => Some(answer),
+                    _ => None,
+                });
+                let (Some(now), Some(seen)) = (read.next(), read.next()) else {
+                    return Err(Trouble::new(Kind::NoAnswer, "its answer is not to the question"));
+                };
+                return Ok(Trace {
+                    revision: now.kvs().first().map(|kv| unsigned(kv.mod_revision())),
+                    mark: Marks::Used(seen.kvs().first().map(|kv| object(kv, mark))),
+                });
+            }
+            self.no_more_marks(mark);
+        }
+        let revision = self.get(key, limit)?.map(|object| object.revision);
+        Ok(Trace { revision, mark: Marks::Unused })
+    }
+
+    fn swap(&mut self, attempt: &Attempt<'_>, limit: Duration) -> Result<Swap, Trouble> {
+        let Attempt { key, revision, value, mark } = attempt;
+        let Ok(revision) = i64::try_from(*revision) else {
             return Ok(Swap::Changed);
         };
-        let txn = Txn::new()
-            .when([Compare::mod_revision(key, CompareOp::Equal, revision)])
-            .and_then([TxnOp::put(key, value, None)]);
-        let answer = self.call(limit, |mut client| async move { client.txn(txn).await })?;
+        let unchanged = Txn::new().when([Compare::mod_revision(*key, CompareOp::Equal, revision)]);
+        let write = TxnOp::put(*key, *value, None);
+        let unmarked = unchanged.clone().and_then([write.clone()]);
+        let marked = unchanged.and_then([write, TxnOp::put(mark.key.as_str(), mark.value.as_str(), None)]);
+        let may_mark = self.may_mark;
+        let (answer, is_marked) = self.call(limit, |mut client| async move {
+            if may_mark {
+                match client.txn(marked).await {
+                    Err(error) if error::is_permission_denied(&error) => {}
+                    answer => return Ok((answer?, true)),
+                }
+            }
+            Ok((client.txn(unmarked).await?, false))
+        })?;
+        if may_mark && !is_marked {
+            self.no_more_marks(&mark.key);
+        }
         match (answer.succeeded(), answer.header()) {
             (true, Some(header)) => Ok(Swap::Made(unsigned(header.revision()))),
             (true, None) => Err(Trouble::new(Kind::NoAnswer, "its answer to the write has no revision")),
@@ -159,7 +130,13 @@ impl Member for V3 {
         }
     }
 
-    fn first_change(&mut self, key: &str, revision: u64, limit: Duration) -> Result<Change, Trouble> {
+    fn first_change(
+        &mut self,
+        key: &str,
+        mark: Option<&str>,
+        revision: u64,
+        limit: Duration,
+    ) -> Result<Change, Trouble> {
         let Ok(next) = i64::try_from(revision.saturating_add(1)) else {
             return Ok(Change::Forgotten);
         };
@@ -167,12 +144,10 @@ impl Member for V3 {
             let mut stream = client.watch(key, Some(WatchOptions::new().with_start_revision(next))).await?;
             while let Some(answer) = stream.message().await? {
                 if let Some(event) = answer.events().first() {
-                    return Ok(match (event.event_type(), event.kv()) {
-                        (EventType::Put, Some(kv)) => {
-                            Change::Written { value: kv.value().to_vec(), revision: unsigned(kv.mod_revision()) }
-                        }
-                        _ => Change::Deleted,
-                    });
+                    return match (event.event_type(), event.kv()) {
+                        (EventType::Put, Some(kv)) => written(&mut client, kv, mark).await,
+                        _ => Ok(Change::Deleted),
+                    };
                 }
                 if answer.compact_revision() > 0 {
                     return Ok(Change::Forgotten);
@@ -186,7 +161,21 @@ impl Member for V3 {
     }
 }
 
-fn object(kv: &etcd_client::KeyValue, key: &str) -> Object {
+/// The change that wrote `kv`, with the mark as it was then.
+async fn written(client: &mut Client, kv: &KeyValue, mark: Option<&str>) -> Result<Change, Error> {
+    let then = GetOptions::new().with_revision(kv.mod_revision());
+    let mark = match mark {
+        None => None,
+        Some(mark) => match client.get(mark, Some(then)).await {
+            Ok(answer) => answer.kvs().first().map(|kv| object(kv, mark)),
+            Err(error) if error::is_compacted(&error) => return Ok(Change::Forgotten),
+            Err(error) => return Err(error),
+        },
+    };
+    Ok(Change::Written { value: kv.value().to_vec(), revision: unsigned(kv.mod_revision()), mark })
+}
+
+fn object(kv: &KeyValue, key: &str) -> Object {
     Object { key: key.to_owned(), value: kv.value().to_vec(), revision: unsigned(kv.mod_revision()) }
 }
 

@@ -51,7 +51,7 @@ impl Answer {
     pub(super) fn into_change(self) -> Change {
         match (self.action.as_str(), self.node.into_object()) {
             ("set" | "create" | "update" | "compareAndSwap", Some(object)) => {
-                Change::Written { value: object.value, revision: object.revision }
+                Change::Written { value: object.value, revision: object.revision, mark: None }
             }
             _ => Change::Deleted,
         }
@@ -234,7 +234,11 @@ mod tests {
                 r#"{{"action":"{action}","node":{{"key":"/k",{value}"modifiedIndex":9}},"prevNode":{{"key":"/k","value":"o","modifiedIndex":8}}}}"#
             );
             let change = read(200, body.as_bytes()).unwrap().unwrap().into_change();
-            let wanted = if written { Change::Written { value: b"v".to_vec(), revision: 9 } } else { Change::Deleted };
+            let wanted = if written {
+                Change::Written { value: b"v".to_vec(), revision: 9, mark: None }
+            } else {
+                Change::Deleted
+            };
             assert_eq!(change, wanted, "{action}");
         }
     }

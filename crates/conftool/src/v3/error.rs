@@ -40,6 +40,25 @@ pub(super) fn is_authentication_off(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
 }
 
+/// Whether etcd says that this user may not do that with these keys. Nothing was done.
+pub(crate) fn is_permission_denied(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.code() == Code::PermissionDenied)
+}
+
+/// Whether there is no such lease (any more). The library has a sentence of its own for a keep-alive that is answered so.
+pub(crate) fn is_lease_gone(error: &Error) -> bool {
+    match error {
+        Error::LeaseKeepAliveError(why) => why == "lease not found",
+        Error::GRpcStatus(status) => status.code() == Code::NotFound,
+        _ => false,
+    }
+}
+
+/// Whether etcd no longer keeps what was asked for.
+pub(crate) fn is_compacted(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.code() == Code::OutOfRange)
+}
+
 /// What etcd itself answered.
 fn said(code: Code, message: &str) -> Trouble {
     let message = message.strip_prefix("etcdserver: ").unwrap_or(message);

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use conftool::{Audit, LoadError, Settings, Store};
+use conftool::{Audit, Holder, LeaseSlots, LoadError, Settings, Store};
 use restart_core::{Fqdn, Node, NodeId, PoolPath, PoolStore, Tag};
 use tempfile::TempDir;
 
@@ -84,8 +85,13 @@ impl Files {
         Settings::load(&self.path("config.yaml"), None, &read)
     }
 
-    /// Opens the store.
+    /// Opens the store, for a run of no importance.
     pub(crate) fn open(&self, also: Option<&Path>) -> Opened {
+        self.open_as("run-0", also)
+    }
+
+    /// Opens the store for a run.
+    pub(crate) fn open_as(&self, run: &str, also: Option<&Path>) -> Opened {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
         let audit = Audit {
@@ -93,8 +99,28 @@ impl Files {
             host: "mw1".to_owned(),
             sink: Box::new(move |line| kept.lock().expect("audit lines").push(line.to_owned())),
         };
-        let store = self.load(also).expect("settings").open(audit).expect("a store");
+        let store = self.load(also).expect("settings").open(run, audit).expect("a store");
         Opened { store, lines }
+    }
+}
+
+/// The queue that the tests use.
+pub(crate) const QUEUE: &str = "ServiceRestarter::lab::appservers";
+
+/// The time to live of the tests' leases: the least that etcd grants, and some time for a slow machine.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+impl Files {
+    /// Slots for a run on this host.
+    pub(crate) fn slots(&self, host: &str) -> LeaseSlots {
+        let holder = Holder {
+            host: Fqdn::new(host).expect("a host"),
+            run: format!("run-on-{host}"),
+            pid: 7,
+            user: Some("alice".to_owned()),
+            since: "2026-11-23T10:00:00Z".to_owned(),
+        };
+        self.load(None).expect("settings").slots(QUEUE, holder).expect("slots").with_lease(LEASE)
     }
 }
 

@@ -6,8 +6,11 @@ mod etcd;
 mod fixture;
 mod leaks;
 mod lost;
+mod marks;
 mod members;
 mod proxy;
+mod slots;
+mod slots_faults;
 mod tls;
 mod trust;
 

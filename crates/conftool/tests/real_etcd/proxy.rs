@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +25,7 @@ const DONE: Duration = Duration::from_millis(500);
 pub(crate) struct Proxy {
     pub(crate) url: String,
     armed: Arc<Mutex<Option<Fault>>>,
+    is_cut: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -33,21 +35,28 @@ impl Proxy {
         let listener = TcpListener::bind((address.as_str(), 2379)).expect("a port for the proxy");
         let armed = Arc::new(Mutex::new(None));
         let (faults, target) = (Arc::clone(&armed), target.to_owned());
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let cut = Arc::clone(&is_cut);
         // Threads of a proxy end with their connections, the listener with the test process.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if let Ok(server) = TcpStream::connect((target.as_str(), 2379)) {
-                    serve(&client, &server, &faults);
+                    serve(&client, &server, &faults, &cut);
                 }
             }
         });
         let url = format!("http://{address}:2379");
-        Self { url, armed }
+        Self { url, armed, is_cut }
     }
 
     /// Arms the proxy for the next request.
     pub(crate) fn arm(&self, fault: Fault) {
         *self.armed.lock().expect("the proxy's state") = Some(fault);
+    }
+
+    /// Lets nothing through any more, as if who is behind it were dead: connections stay open, and silent.
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
     }
 
     /// Whether the fault is still to come.
@@ -56,7 +65,7 @@ impl Proxy {
     }
 }
 
-fn serve(client: &TcpStream, server: &TcpStream, faults: &Arc<Mutex<Option<Fault>>>) {
+fn serve(client: &TcpStream, server: &TcpStream, faults: &Arc<Mutex<Option<Fault>>>, cut: &Arc<AtomicBool>) {
     let muted = Arc::new(Mutex::new(false));
     let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle of a socket");
 
@@ -73,10 +82,13 @@ fn serve(client: &TcpStream, server: &TcpStream, faults: &Arc<Mutex<Option<Fault
         }
     });
 
-    let (mut from, mut to, faults) = (clone(client), clone(server), Arc::clone(faults));
+    let (mut from, mut to, faults, cut) = (clone(client), clone(server), Arc::clone(faults), Arc::clone(cut));
     thread::spawn(move || {
         let mut buffer = [0; 65536];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if cut.load(Ordering::SeqCst) {
+                continue;
+            }
             let fault = faults.lock().expect("the proxy's state").take();
             match fault {
                 None => {}

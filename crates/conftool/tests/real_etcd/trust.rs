@@ -10,7 +10,7 @@ use crate::etcd::{Api, Etcd, Kind};
 use crate::fixture::{Files, POOLED, id, key, pool};
 use crate::leaks::{leaks, watch_for};
 
-const SECRET: &str = "hunter2-%:@/é";
+pub(crate) const SECRET: &str = "hunter2-%:@/é";
 
 fn with_tls(wants_client_certificates: bool) -> Etcd {
     Etcd::start(Kind { tls: true, wants_client_certificates, ..Kind::default() })
@@ -79,7 +79,7 @@ fn plain_text_to_a_server_with_tls_is_an_error_and_no_hang(api: Api) {
 }
 
 /// An etcd with users: `conftool` may do everything below /conftool, `reader` may only read there.
-fn with_users(api: Api) -> Etcd {
+pub(crate) fn with_users(api: Api) -> Etcd {
     let etcd = Etcd::single();
     etcd.set(api, &key("mw1.example"), POOLED);
     match api {
@@ -110,7 +110,7 @@ fn with_users(api: Api) -> Etcd {
     etcd
 }
 
-fn files_for(api: Api, etcd: &Etcd, user: &str, password: &str) -> Files {
+pub(crate) fn files_for(api: Api, etcd: &Etcd, user: &str, password: &str) -> Files {
     Files::new(api, &[&etcd.members[0].url]).with(&format!("username: {user}")).with(&format!("password: '{password}'"))
 }
 
