@@ -13,6 +13,8 @@ mod etcd;
 mod host;
 // Lost requests are counted, and only lost ones.
 mod load;
+// Slots are given, freeze with the daemon, and end with it.
+mod poolcounterd;
 // The stand-in answers, paces and fails as it is meant to.
 mod pybal;
 // All together: traffic follows conftool, and requests in flight survive.

@@ -7,6 +7,7 @@
 //! - `store`: etcd away, frozen, with TLS and passwords, and what operators write meanwhile;
 //! - `units`: services that do not come up, or only seem to;
 //! - `refusals`: what must be an error before anything is changed;
+//! - `nothing_forgotten`: runs that are killed, and never more than N at once;
 //! - `two_runs`: the lock, and signals.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -14,6 +15,7 @@
 mod balancers;
 mod emergency;
 mod main_job;
+mod nothing_forgotten;
 mod refusals;
 mod store;
 mod two_runs;

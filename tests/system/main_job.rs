@@ -61,7 +61,7 @@ fn depool_and_pool_are_halves_that_can_be_repeated() -> Result<()> {
     let site = site().boot()?;
     let before = php(&site)?;
     for _ in 0..2 {
-        expect(&tool(&site, &["--depool"])?, 0);
+        expect(&tool(&site, &["--depool", "--grace-period", "0"])?, 0);
         assert_eq!(site.conftool().pooled(&site.node(0))?, "no");
         // Confirmed means confirmed: nobody sends at the moment the tool returns.
         assert!(site.pybals().all(|pybal| pybal.pooled(POOL, "mw1.eqiad.test") == Some(false)));

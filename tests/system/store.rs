@@ -82,10 +82,16 @@ fn tls_and_passwords_work_and_no_password_is_ever_printed() -> Result<()> {
     for driver in DRIVERS {
         let etcd = Etcd::builder().tls(Tls::Server).passwords();
         let site = site().driver(driver).etcd(etcd).boot()?;
-        let password = site.etcd().conftool_access().user.unwrap().password;
+        let user = site.etcd().conftool_access().user.unwrap();
+        let password = user.password;
+        // As it is, and as HTTP carries it: `user:password` in base64.
+        let encode = "printf %s \"$0\" | base64 -w0";
+        let basic = site.host(0).exec(&["bash", "-c", encode, &format!("{}:{password}", user.name)])?.success()?;
         let run = restart(&site, &["-vv", "--json"])?;
         expect(&run, 0);
-        assert!(!run.stdout.contains(&password) && !run.stderr.contains(&password), "the password is in the output");
+        for secret in [&password, &basic] {
+            assert!(!run.stdout.contains(secret) && !run.stderr.contains(secret), "the password is in the output");
+        }
         // A wrong password is refused, by name, and is not in the output either.
         let rc = site.host(0).read("/etc/conftool/etcdrc")?;
         let wrong = format!("{password}-wrong");

@@ -22,7 +22,7 @@ fn a_second_run_waits_says_who_holds_the_host_and_then_runs() -> Result<()> {
     let dry = tool(&site, &["--services", UNIT, "--dry-run"])?;
     expect(&dry, 75);
     let mut second = start(&site, &["--grace-period", "0"])?;
-    second.wait_for_stderr("waiting", SOON)?;
+    second.wait_for_stderr("waiting for another run", SOON)?;
     expect(&first.wait(SOON)?, 0);
     expect(&second.wait(SOON)?, 0);
     site.wait_pooled(0, true)
@@ -72,6 +72,36 @@ fn a_signal_while_it_waits_for_the_host_ends_a_run_that_did_nothing() -> Result<
     says(&second, "nothing was changed");
     expect(&first.wait(SOON)?, 0);
     Ok(())
+}
+
+/// A terminal that goes away sends several hang-ups at once; that is one request, and the host comes back.
+#[test]
+fn a_terminal_that_goes_away_after_the_restart_does_not_keep_the_host_out() -> Result<()> {
+    let site = site().boot()?;
+    let before = php(&site)?;
+    let mut run = start(&site, &["--grace-period", "0", "--settle", "4"])?;
+    testbed::wait::until("the restart", SOON, || Ok(php(&site)? != before))?;
+    for _ in 0..3 {
+        run.signal(Signal::SIGHUP)?;
+    }
+    let run = run.wait(SOON)?;
+    assert_eq!(run.status.signal(), Some(Signal::SIGHUP as i32), "{run}");
+    says(&run, "restarted, pooled again in 'appservers'");
+    site.wait_pooled(0, true)
+}
+
+/// Nobody reads what it says, and the pipe is full: that must cost words, not the host.
+#[test]
+fn a_stderr_that_is_full_does_not_stop_the_run() -> Result<()> {
+    let site = site().boot()?;
+    let before = php(&site)?;
+    let fill = "mkfifo /tmp/full; exec 7<>/tmp/full; dd if=/dev/zero of=/dev/fd/7 bs=4k oflag=nonblock 2>/dev/null; \
+                exec \"$@\" 2>&7";
+    let command = ["bash", "-c", fill, "full", TOOL, "--pools", POOL, "--services", UNIT, "--grace-period", "0"];
+    let run = site.host(0).exec(&command)?;
+    expect(&run, 0);
+    assert_ne!(php(&site)?, before);
+    site.wait_pooled(0, true)
 }
 
 /// The lock lives as long as the systemctl that a killed run has started.

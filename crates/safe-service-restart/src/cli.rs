@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, ArgGroup, Parser};
-use restart_core::{Fqdn, PoolName, Tag, UnitName};
+use restart_core::{Fqdn, PoolName, Share, Tag, UnitName};
 
 use crate::duration::{duration, positive};
 
+/// Where Puppet puts the catalog.
+pub const CATALOG: &str = "/etc/conftool/local_services.yaml";
+/// Where conftool has its configuration.
+pub const CONFIG: &str = "/etc/conftool/config.yaml";
 /// The bytes a reason may take in a log line.
 const LONGEST_REASON: usize = 512;
 
@@ -21,7 +25,7 @@ const LONGEST_REASON: usize = 512;
                   not confirmed; 5 not restarted, perhaps depooled; 69 unreachable; 75 try later; 77 not permitted; 78 \
                   configuration.\nSee safe-service-restart(8).",
     max_term_width = 100,
-    group(ArgGroup::new("job").required(true).args(["services", "pool", "depool"]))
+    group(ArgGroup::new("job").required(true).args(["services", "pool", "depool", "recover"]))
 )]
 pub struct Cli {
     /// Pools to leave and to come back to, by their names in the catalog
@@ -40,8 +44,12 @@ pub struct Cli {
     #[arg(long, requires = "pools")]
     pub depool: bool,
 
+    /// Only finish what a run left that died on this host
+    #[arg(long, conflicts_with_all = ["pools", "reload", "dry_run"])]
+    pub recover: bool,
+
     /// Emergency: restart at once, whatever the pools; requests in flight die
-    #[arg(long, conflicts_with_all = ["pool", "depool"])]
+    #[arg(long, conflicts_with_all = ["pool", "depool", "recover"])]
     pub force: bool,
 
     /// Reload the units instead of restarting them
@@ -80,6 +88,26 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", value_parser = duration, allow_negative_numbers = true)]
     pub settle: Option<Duration>,
 
+    /// How many hosts of these pools may be restarted at once, or which share of the smallest pool ('10%'); 0 is no limit
+    #[arg(long, value_name = "N|N%", default_value = "0")]
+    pub max_concurrency: Share,
+
+    /// Who counts them: poolcounter if its file exists, else etcd, unless named here
+    #[arg(long, value_name = "SERVICE", value_parser = ["poolcounter", "etcd"])]
+    pub slots: Option<String>,
+
+    /// How long to wait for a slot [default: 10m, with --force 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration, allow_negative_numbers = true)]
+    pub slot_timeout: Option<Duration>,
+
+    /// poolcounter's list of daemons
+    #[arg(long, value_name = "FILE", default_value = poolcounter::BACKENDS_FILE)]
+    pub poolcounter_config: PathBuf,
+
+    /// How many hosts of each pool have to stay pooled, or which share of it, unless the catalog says otherwise
+    #[arg(long, value_name = "N|N%", default_value = "50%")]
+    pub min_pooled: Share,
+
     /// How long to wait for another run on this host to end
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
     pub lock_timeout: Duration,
@@ -93,11 +121,11 @@ pub struct Cli {
     pub dc: Option<Tag>,
 
     /// The catalog of pools
-    #[arg(long, value_name = "FILE", default_value = "/etc/conftool/local_services.yaml")]
+    #[arg(long, value_name = "FILE", default_value = CATALOG)]
     pub catalog: PathBuf,
 
     /// conftool's configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/conftool/config.yaml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,
 
     /// conftool's schema; accepted for the sake of old callers, never read

@@ -1,8 +1,8 @@
 //! How a run ends for whoever called it: the last lines on stderr, the plan or the JSON report on stdout.
 
-use std::io::Write;
+use std::io::{self, Write as _};
 
-use restart_core::{Report, UnitName};
+use restart_core::{ExitCode, Failure, Report};
 use serde::Serialize;
 
 /// What the report does not know by itself: the command line and who gave it.
@@ -25,6 +25,7 @@ pub struct Context<'a> {
 struct Json<'a> {
     tool: &'static str,
     version: &'static str,
+    /// As a shell sees it: 128 and its number for a signal.
     exit_code: u8,
     #[serde(flatten)]
     context: &'a Context<'a>,
@@ -37,39 +38,47 @@ pub fn conclude(report: &Report) {
     for failure in &report.failures {
         log::error!("{failure}");
     }
-    let ended = report.signal.map(|signal| format!("ended by {}: ", signal.name())).unwrap_or_default();
     if report.failures.is_empty() && report.signal.is_none() {
         log::info!("done: {}", report.state);
     } else {
-        log::error!("{ended}{}", report.state);
+        log::error!("{}: {}", ended(report), report.state);
+    }
+}
+
+/// `ended with 3`, `ended by SIGTERM`.
+pub fn ended(report: &Report) -> String {
+    match report.signal {
+        Some(signal) => format!("ended by {}", signal.name()),
+        None => format!("ended with {}", report.exit_code().number()),
     }
 }
 
 /// Prints the report as one line of JSON.
 pub fn print_json(context: &Context<'_>, report: &Report) {
-    let exit_code = report.exit_code().number();
+    let exit_code = report.signal.map_or(report.exit_code().number(), |signal| 128 + signal.number());
     let json = Json { tool: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), exit_code, context, report };
-    match serde_json::to_string(&json) {
-        Ok(line) => print(&line),
-        Err(error) => log::error!("cannot print the report: {error}"),
+    let printed = serde_json::to_string(&json).map_err(Into::into).and_then(|line| print(&line));
+    if let Err(error) = printed {
+        log::warn!("cannot print the report: {error}");
     }
 }
 
-/// Prints what would be done, in order, one step a line.
-pub fn print_plan(context: &Context<'_>, units: &[UnitName], report: &Report) {
-    let writes = |step: &'static str| report.plan.iter().filter(move |write| write.step == step);
-    for write in writes("depool") {
-        print(&format!("would depool {} {}", write.key, write.value));
+/// Prints what would be done, in order, one step a line; what cannot be printed is a failure, since nothing else was asked for.
+pub fn print_plan(report: &mut Report) {
+    if report.plan.is_empty() {
+        log::info!("there is nothing to do");
     }
-    for unit in units {
-        print(&format!("would {} {unit}", context.action));
-    }
-    for write in writes("repool") {
-        print(&format!("would repool {} {}", write.key, write.value));
+    let printed = report.plan.iter().try_for_each(|step| print(&step.to_string()));
+    if let Err(error) = printed {
+        log::error!("cannot print the plan: {error}");
+        report.failures.push(Failure::new(ExitCode::Failed, format!("cannot print the plan: {error}")));
     }
 }
 
-/// Writes a line to stdout. Nobody reading it any more is no reason to fail: the work is done.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+/// Writes a line to stdout. That a reader had enough is no failure.
+fn print(line: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }

@@ -7,14 +7,19 @@ use std::time::Duration;
 use conftool::{Catalog, LoadError};
 use host::trusted::{self, TrustError};
 use host::{address, environment, fqdn};
-use restart_core::{Action, ExitCode, Failure, Fqdn, Job, Place, Pool, Tag};
+use poolcounter::{Backends, Key, Poolcounter};
+use restart_core::{Action, ExitCode, Failure, Fqdn, Job, Origin, Place, Pool, PoolName, Record, Share, Tag};
 
-use crate::cli::Cli;
+use crate::cli::{CATALOG, CONFIG, Cli};
 
 /// Where Puppet writes the name of the data centre.
 const DATA_CENTRE: &str = "/etc/wikimedia-cluster";
 /// How long a unit has to stay up: a process that cannot work ends within a few milliseconds of its start.
 const SETTLE: Duration = Duration::from_millis(500);
+/// How long to wait for a slot: the original's lock wait.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// The same in an emergency.
+const FORCED_SLOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +32,18 @@ pub enum Work {
     Depool,
     /// Only back.
     Pool,
+    /// Only finish what a dead run left.
+    Recover,
 }
 
 impl Work {
     /// What was typed.
     pub fn new(cli: &Cli) -> Self {
-        match (cli.force, cli.depool, cli.pool) {
+        match (cli.force, cli.depool, cli.pool, cli.recover) {
             (true, ..) => Self::Forced,
-            (_, true, _) => Self::Depool,
-            (.., true) => Self::Pool,
+            (_, true, ..) => Self::Depool,
+            (_, _, true, _) => Self::Pool,
+            (.., true) => Self::Recover,
             _ => Self::Safe,
         }
     }
@@ -48,45 +56,170 @@ pub struct Settings {
     pub job: Job,
     /// The store; `None` when the job has no place in any pool.
     pub store: Option<conftool::Settings>,
+    /// Who grants slots; `None` where nobody limits.
+    pub slots: Option<SlotService>,
+}
+
+/// Who grants slots.
+#[derive(Debug)]
+pub enum SlotService {
+    /// poolcounterd.
+    Poolcounter(Box<Poolcounter>),
+    /// Leases in etcd, under the limit of this name.
+    Leases(Key),
 }
 
 impl Settings {
-    /// Reads the files that this work needs. A forced restart needs none, and reads none.
-    pub fn load(cli: &Cli, work: Work) -> Result<Self, Failure> {
-        let settle = cli.settle.unwrap_or(if work == Work::Forced { Duration::ZERO } else { SETTLE });
-        let mut job = Job {
-            place: None,
-            units: cli.services.clone(),
-            action: if cli.reload { Action::Reload } else { Action::Restart },
-            grace: cli.grace_period,
-            settle,
-            allowed: cli.lb_timeout.unwrap_or(cli.wait * cli.retries),
-            longest_pause: cli.wait,
-            quorum: cli.lb_quorum.map(usize::from),
-        };
+    /// Reads the files that this work needs. A forced restart needs none; what is wrong with the one that names the lock
+    /// service is a warning.
+    pub fn load(cli: &Cli, work: Work, origin: Origin, held: Option<Record>) -> Result<Self, Failure> {
+        let mut job = job(cli, work, origin);
         if work == Work::Forced {
-            return Ok(Self { job, store: None });
+            let slots = forced_slots(cli, &mut job);
+            return Ok(Self { job, store: None, slots });
         }
         if cli.pools.is_empty() {
             must_have_no_pools(cli)?;
-            return Ok(Self { job, store: None });
+            return Ok(Self { job, store: None, slots: None });
         }
-        let catalog = Catalog::load(&cli.catalog, &trusted::read).map_err(load_failure)?;
-        let mut pools = catalog.pools(&cli.pools).map_err(|error| configuration(error.to_string()))?;
-        pools.sort_by(|one, other| one.name.cmp(&other.name));
-        check_quorum(&pools, job.quorum)?;
-        let data_centre = data_centre(cli)?;
-        let store = conftool::Settings::load(&cli.config, environment::home().as_deref(), &trusted::read);
-        let store = store.map_err(load_failure)?;
-        if store.read_only() {
-            let config = cli.config.display();
-            return Err(configuration(format!(
-                "'{config}' says 'read_only: true': nothing may be written to the store"
-            )));
+        let mut names = cli.pools.clone();
+        let held_pools = held.iter().flat_map(|record| &record.nodes).flat_map(|node| &node.pools);
+        names.extend(held_pools.cloned());
+        let (place, store) = place(cli, &names, own_name(cli)?, data_centre(cli)?)?;
+        check_quorum(&place.pools, job.quorum)?;
+        let slots = if work == Work::Safe { slots(cli, &place.data_centre, &store)? } else { None };
+        if let Some(SlotService::Leases(key)) = &slots {
+            job.counts_against = Some(key.as_str().to_owned());
         }
-        job.place = Some(Place { host: own_name(cli)?, data_centre, pools });
-        Ok(Self { job, store: Some(store) })
+        (job.place, job.held) = (Some(place), held);
+        Ok(Self { job, store: Some(store), slots })
     }
+
+    /// What the record of a run that died needs to be finished.
+    pub fn of_record(cli: &Cli, origin: Origin, record: &Record) -> Result<Self, Failure> {
+        let names: Vec<_> = record.nodes.iter().flat_map(|node| node.pools.iter().cloned()).collect();
+        let (place, store) = place(cli, &names, record.host.clone(), record.data_centre.clone())?;
+        let mut job = job(cli, Work::Safe, origin);
+        (job.place, job.units, job.limit) = (Some(place), record.units.clone(), None);
+        // A recovery takes no slot; it takes back that the run which died counted against one.
+        job.counts_against.clone_from(&record.counts_against);
+        let key = record.counts_against.as_ref().filter(|_| store.has_leases()).map(|key| Key::new(key.as_str()));
+        let key = key.transpose().map_err(|error| configuration(format!("the journal's limit: {error}")))?;
+        Ok(Self { job, store: Some(store), slots: key.map(SlotService::Leases) })
+    }
+}
+
+fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
+    let forced = work == Work::Forced;
+    let mut units = Vec::new();
+    for unit in &cli.services {
+        if !units.contains(unit) {
+            units.push(unit.clone());
+        }
+    }
+    Job {
+        place: None,
+        units,
+        action: if cli.reload { Action::Reload } else { Action::Restart },
+        grace: cli.grace_period,
+        settle: cli.settle.unwrap_or(if forced { Duration::ZERO } else { SETTLE }),
+        allowed: cli.lb_timeout.unwrap_or(cli.wait * cli.retries),
+        longest_pause: cli.wait,
+        quorum: cli.lb_quorum.map(usize::from),
+        min_pooled: cli.min_pooled,
+        limit: Some(cli.max_concurrency),
+        slot_timeout: cli.slot_timeout.unwrap_or(if forced { FORCED_SLOT_TIMEOUT } else { SLOT_TIMEOUT }),
+        counts_against: None,
+        origin,
+        way_back: way_back(cli),
+        held: None,
+    }
+}
+
+/// The command that puts this host back by hand, with everything that this one was told about where things are.
+fn way_back(cli: &Cli) -> String {
+    let mut command = "safe-service-restart --pool --pools".to_owned();
+    for pool in &cli.pools {
+        command += &format!(" {pool}");
+    }
+    let files = [("--catalog", &cli.catalog, CATALOG), ("--config", &cli.config, CONFIG)];
+    for (flag, file, _) in files.into_iter().filter(|(_, file, default)| *file != Path::new(default)) {
+        command += &format!(" {flag} {}", file.display());
+    }
+    if let Some(name) = &cli.dc {
+        command += &format!(" --dc {name}");
+    }
+    if let Some(host) = &cli.host {
+        command += &format!(" --host {host}");
+    }
+    command
+}
+
+/// This host in these pools, and their store.
+fn place(cli: &Cli, names: &[PoolName], host: Fqdn, data_centre: Tag) -> Result<(Place, conftool::Settings), Failure> {
+    let catalog = Catalog::load(&cli.catalog, &trusted::read).map_err(load_failure)?;
+    let mut pools = catalog.pools(names).map_err(|error| configuration(error.to_string()))?;
+    pools.sort_by(|one, other| one.name.cmp(&other.name));
+    let store = conftool::Settings::load(&cli.config, environment::home().as_deref(), &trusted::read);
+    let store = store.map_err(load_failure)?;
+    if store.read_only() {
+        let config = cli.config.display();
+        return Err(configuration(format!("'{config}' says 'read_only: true': nothing may be written to the store")));
+    }
+    Ok((Place { host, data_centre, pools }, store))
+}
+
+/// The lock service of a safe run. A limit that nobody can count is an error, never "no limit".
+fn slots(cli: &Cli, data_centre: &Tag, store: &conftool::Settings) -> Result<Option<SlotService>, Failure> {
+    if cli.max_concurrency == Share::Count(0) {
+        return Ok(None);
+    }
+    let key = Key::of_pools(data_centre, &cli.pools).map_err(|error| configuration(error.to_string()))?;
+    match (cli.slots.as_deref(), poolcounter(cli, key.clone())) {
+        (Some("etcd"), _) => Ok(Some(SlotService::Leases(key))),
+        (_, Ok(Some(poolcounter))) => Ok(Some(SlotService::Poolcounter(Box::new(poolcounter)))),
+        (_, Err(failure)) => Err(failure),
+        (None, Ok(None)) if store.has_leases() => Ok(Some(SlotService::Leases(key))),
+        (_, Ok(None)) => Err(configuration(format!(
+            "--max-concurrency {}, and no lock service: '{}' does not exist, and only 'driver: etcd3' can do without it",
+            cli.max_concurrency,
+            cli.poolcounter_config.display()
+        ))),
+    }
+}
+
+/// The lock service of a forced run: a plain number, and poolcounter; whatever is in the way is said, and the restart goes on
+/// (rule 6).
+fn forced_slots(cli: &Cli, job: &mut Job) -> Option<SlotService> {
+    let without = |why: String| {
+        log::warn!("--force: no slot is waited for: {why}");
+        None
+    };
+    let found = match cli.max_concurrency {
+        Share::Count(0) => return None,
+        Share::Percent(_) => without("a share of a pool takes the store to count".to_owned()),
+        Share::Count(_) => match data_centre(cli).and_then(|data_centre| {
+            let key = Key::of_pools(&data_centre, &cli.pools).map_err(|error| configuration(error.to_string()))?;
+            poolcounter(cli, key)
+        }) {
+            Ok(Some(poolcounter)) => {
+                Some(SlotService::Poolcounter(Box::new(poolcounter.with_patience(Duration::ZERO))))
+            }
+            Ok(None) => without(format!("'{}' does not exist", cli.poolcounter_config.display())),
+            Err(failure) => without(failure.message),
+        },
+    };
+    if found.is_none() {
+        job.limit = None;
+    }
+    found
+}
+
+fn poolcounter(cli: &Cli, key: Key) -> Result<Option<Poolcounter>, Failure> {
+    let file = &cli.poolcounter_config;
+    let Some(text) = trusted::read(file).map_err(|error| untrusted(&error))? else { return Ok(None) };
+    let backends = Backends::parse(file, &text).map_err(|error| configuration(error.to_string()))?;
+    Ok(Some(Poolcounter::new(&backends, key)))
 }
 
 /// Rule 5: no pools named is "nothing to leave" only on a host that has neither catalog nor store.
@@ -103,9 +236,9 @@ fn must_have_no_pools(cli: &Cli) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether something is there, also if it cannot be looked at.
+/// Whether something is there, also if it cannot be looked at, and also a link that leads nowhere.
 fn exists(file: &Path) -> bool {
-    file.try_exists().unwrap_or(true)
+    !matches!(file.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn check_quorum(pools: &[Pool], quorum: Option<usize>) -> Result<(), Failure> {
