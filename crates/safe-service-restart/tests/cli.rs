@@ -18,47 +18,60 @@ fn help() {
         .stdout_eq(str![[r#"
 Restart services without losing a request: leave the load-balancer pools first, come back after
 
-Usage: safe-service-restart [OPTIONS] <--services <UNIT>...|--pool|--depool>
+Usage: safe-service-restart [OPTIONS] <--services <UNIT>...|--pool|--depool|--recover>
 
 Options:
-      --pools <POOL>...      Pools to leave and to come back to, by their names in the catalog
-      --services <UNIT>...   Units to restart, in this order, with or without '.service'
-      --pool                 Only put the host back wherever it is 'no', and see it pooled
-      --depool               Only take the host out, and see it not pooled
-      --force                Emergency: restart at once, whatever the pools; requests in flight die
-      --reload               Reload the units instead of restarting them
-      --dry-run              Read everything, print what would be done and written, change nothing
-      --retries <N>          The time allowed for load balancers to follow is this many times --wait
-                             [default: 5]
-      --wait <TIME>          The longest pause between two questions to one load balancer [default:
-                             3]
-      --timeout <TIME>       How long one question to a load balancer may take as a whole [default:
-                             5]
-      --lb-timeout <TIME>    How long load balancers may take to follow each change [default:
-                             --retries times --wait]
-      --lb-quorum <N>        How many load balancers of each pool have to confirm; the others may be
-                             unreachable, never pooled [default: all]
-      --grace-period <TIME>  How long requests in flight get to end, once no load balancer sends any
-                             more [default: 3]
-      --settle <TIME>        How long a unit has to stay up to count as restarted [default: 500ms,
-                             with --force 0]
-      --lock-timeout <TIME>  How long to wait for another run on this host to end [default: 10m]
-      --host <FQDN>          This host's name in the pools [default: its fully qualified name]
-      --dc <NAME>            The data centre to look pools up in [default: the content of
-                             /etc/wikimedia-cluster]
-      --catalog <FILE>       The catalog of pools [default: /etc/conftool/local_services.yaml]
-      --config <FILE>        conftool's configuration [default: /etc/conftool/config.yaml]
-      --schema <FILE>        conftool's schema; accepted for the sake of old callers, never read
-                             [default: /etc/conftool/schema.yaml]
-      --object-type <TYPE>   The kind of conftool object; only 'node' can be handled [default: node]
-                             [possible values: node]
-      --reason <TEXT>        Why this is done; for the log and the report
-      --json                 Print one JSON object on standard output at the end
-  -v, --verbose...           Say more; twice: what the libraries say, too
-  -q, --quiet                Say only warnings and errors
-      --debug                The original's name for --verbose
-  -h, --help                 Print help
-  -V, --version              Print version
+      --pools <POOL>...            Pools to leave and to come back to, by their names in the catalog
+      --services <UNIT>...         Units to restart, in this order, with or without '.service'
+      --pool                       Only put the host back wherever it is 'no', and see it pooled
+      --depool                     Only take the host out, and see it not pooled
+      --recover                    Only finish what a run left that died on this host
+      --force                      Emergency: restart at once, whatever the pools; requests in
+                                   flight die
+      --reload                     Reload the units instead of restarting them
+      --dry-run                    Read everything, print what would be done and written, change
+                                   nothing
+      --retries <N>                The time allowed for load balancers to follow is this many times
+                                   --wait [default: 5]
+      --wait <TIME>                The longest pause between two questions to one load balancer
+                                   [default: 3]
+      --timeout <TIME>             How long one question to a load balancer may take as a whole
+                                   [default: 5]
+      --lb-timeout <TIME>          How long load balancers may take to follow each change [default:
+                                   --retries times --wait]
+      --lb-quorum <N>              How many load balancers of each pool have to confirm; the others
+                                   may be unreachable, never pooled [default: all]
+      --grace-period <TIME>        How long requests in flight get to end, once no load balancer
+                                   sends any more [default: 3]
+      --settle <TIME>              How long a unit has to stay up to count as restarted [default:
+                                   500ms, with --force 0]
+      --max-concurrency <N|N%>     How many hosts of these pools may be restarted at once, or which
+                                   share of the smallest pool ('10%'); 0 is no limit [default: 0]
+      --slots <SERVICE>            Who counts them: poolcounter if its file exists, else etcd,
+                                   unless named here [possible values: poolcounter, etcd]
+      --slot-timeout <TIME>        How long to wait for a slot [default: 10m, with --force 60s]
+      --poolcounter-config <FILE>  poolcounter's list of daemons [default:
+                                   /etc/poolcounter-backends.yaml]
+      --min-pooled <N|N%>          How many hosts of each pool have to stay pooled, or which share
+                                   of it, unless the catalog says otherwise [default: 50%]
+      --lock-timeout <TIME>        How long to wait for another run on this host to end [default:
+                                   10m]
+      --host <FQDN>                This host's name in the pools [default: its fully qualified name]
+      --dc <NAME>                  The data centre to look pools up in [default: the content of
+                                   /etc/wikimedia-cluster]
+      --catalog <FILE>             The catalog of pools [default: /etc/conftool/local_services.yaml]
+      --config <FILE>              conftool's configuration [default: /etc/conftool/config.yaml]
+      --schema <FILE>              conftool's schema; accepted for the sake of old callers, never
+                                   read [default: /etc/conftool/schema.yaml]
+      --object-type <TYPE>         The kind of conftool object; only 'node' can be handled [default:
+                                   node] [possible values: node]
+      --reason <TEXT>              Why this is done; for the log and the report
+      --json                       Print one JSON object on standard output at the end
+  -v, --verbose...                 Say more; twice: what the libraries say, too
+  -q, --quiet                      Say only warnings and errors
+      --debug                      The original's name for --verbose
+  -h, --help                       Print help
+  -V, --version                    Print version
 
 Exit status: 0 done; 1 failed, pools as found; 2 usage; 3 restart failed, host left depooled; 4
 restarted, repool not confirmed; 5 not restarted, perhaps depooled; 69 unreachable; 75 try later; 77
@@ -84,9 +97,9 @@ fn without_arguments_it_says_what_is_missing() {
         .code(2)
         .stderr_eq(str![[r#"
 error: the following required arguments were not provided:
-  <--services <UNIT>...|--pool|--depool>
+  <--services <UNIT>...|--pool|--depool|--recover>
 
-Usage: safe-service-restart <--services <UNIT>...|--pool|--depool>
+Usage: safe-service-restart <--services <UNIT>...|--pool|--depool|--recover>
 
 For more information, try '--help'.
 
@@ -141,7 +154,7 @@ fn force_goes_with_neither_half() {
     tool(&["--pools", "appservers", "--depool", "--force"]).assert().code(2).stderr_eq(str![[r#"
 error: the argument '--depool' cannot be used with '--force'
 
-Usage: safe-service-restart --pools <POOL>... <--services <UNIT>...|--pool|--depool>
+Usage: safe-service-restart --pools <POOL>... <--services <UNIT>...|--pool|--depool|--recover>
 
 For more information, try '--help'.
 
@@ -156,8 +169,8 @@ fn a_catalog_that_is_missing_is_named() {
         .assert()
         .code(78)
         .stderr_eq(str![[r#"
-safe-service-restart: error: '/nonexistent/c.yaml' does not exist
-safe-service-restart: error: nothing was changed
+safe-service-restart: error: cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; pass --host
+safe-service-restart: error: ended with 78: nothing was changed
 
 "#]])
         .stdout_eq("");
@@ -167,7 +180,7 @@ safe-service-restart: error: nothing was changed
 fn a_refusal_is_a_report_too() {
     let arguments = ["--dry-run", "--json", "-q", "--pools", "a", "--depool", "--catalog", "/nonexistent/c.yaml"];
     tool(&arguments).assert().code(78).stdout_eq(str![[r#"
-{"tool":"safe-service-restart","version":"0.1.0","exit_code":78,"action":"depool","force":false,"dry_run":true,"reason":null,"user":null,"host":null,"data_centre":null,"services":"untouched","state":"nothing was changed","pools":[],"units":[],"phases":[],"notes":[],"failures":["'/nonexistent/c.yaml' does not exist"],"signal":null}
+{"tool":"safe-service-restart","version":"0.1.0","exit_code":78,"action":"depool","force":false,"dry_run":true,"reason":null,"user":null,"host":null,"data_centre":null,"services":"untouched","state":"nothing was changed","pools":[],"units":[],"phases":[],"notes":[],"failures":["cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; pass --host"],"signal":null}
 
 "#]]);
 }
