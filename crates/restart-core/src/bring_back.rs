@@ -36,8 +36,13 @@ impl From<StoreError> for Hitch {
 impl Run<'_> {
     /// After the restart: puts the host back and sees every load balancer send again.
     pub(crate) fn bring_back(&mut self) {
-        self.state = State::BroughtBack;
         self.note_phase(Phase::BringingBack);
+        self.bring_back_now();
+    }
+
+    /// The same, with the journal as it is until the host is back.
+    pub(crate) fn bring_back_now(&mut self) {
+        self.state = State::BroughtBack;
         let failures = self.return_and_see(ExitCode::RepoolUnconfirmed, |member| matches!(member.hold, Hold::Returned));
         if failures.is_empty() {
             self.close_journal();

@@ -93,7 +93,8 @@ pub struct Job {
     pub origin: Origin,
     /// The command that puts this host back by hand, for messages.
     pub way_back: String,
-    /// What an earlier run took out and held; a run that succeeds puts it back. Its pools are among those of the place.
+    /// What an earlier run took out and left so; a run that succeeds puts it back, one that is aborted leaves it as it is. Its
+    /// pools are among those of the place.
     pub held: Option<Record>,
 }
 
@@ -171,9 +172,9 @@ pub fn plan<'a>(job: &'a Job, purpose: Purpose, parts: Parts<'a>) -> Report {
     let read = match purpose {
         Purpose::Restart => {
             run.restarts = true;
-            run.look_at_units().and_then(|()| ready_to_leave(&mut run))
+            run.look_at_units().and_then(|()| look(&mut run))
         }
-        Purpose::Depool => ready_to_leave(&mut run),
+        Purpose::Depool => look(&mut run),
         Purpose::Pool => run.read_pools(),
     };
     match read.and_then(|()| run.plan(purpose)) {
@@ -227,16 +228,18 @@ fn take_out(run: &mut Run<'_>) -> Result<(), Abort> {
 
 /// Out of the pools, and seen to be out.
 fn leave(run: &mut Run<'_>) -> Result<(), Abort> {
-    ready_to_leave(run)?;
+    run.read_pools()?;
+    run.get_slot()?;
+    run.check_capacity()?;
+    run.see_known()?;
     run.open_journal()?;
     run.depool()?;
     run.see_not_pooled()
 }
 
-/// All that is looked at before anything is written.
-fn ready_to_leave(run: &mut Run<'_>) -> Result<(), Abort> {
+/// What a run looks at before its first write; a plan takes no slot.
+fn look(run: &mut Run<'_>) -> Result<(), Abort> {
     run.read_pools()?;
-    run.get_slot()?;
     run.check_capacity()?;
     run.see_known()
 }

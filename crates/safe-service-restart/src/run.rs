@@ -165,15 +165,15 @@ impl Run<'_> {
         self.with_parts(settings, stop, journal, sequence::safe_restart)
     }
 
-    /// `--depool` and `--pool`: an operator's word, which takes over from any journal.
+    /// `--depool` and `--pool`: an operator's word, which takes over from any journal if it succeeds.
     fn do_half(
         &self,
         stop: &dyn Stop,
         journal: &mut JournalFile,
         half: impl for<'p> FnOnce(&'p Job, Parts<'p>) -> Report,
     ) -> Result<Report, Failure> {
-        self.found(journal)?;
-        let settings = Settings::load(self.cli, self.work, self.origin()?, None)?;
+        let left = self.found(journal)?;
+        let settings = Settings::load(self.cli, self.work, self.origin()?, left)?;
         self.with_parts(settings, stop, journal, half)
     }
 
@@ -193,7 +193,7 @@ impl Run<'_> {
     }
 
     fn finish(&self, record: &Record, stop: &dyn Stop, journal: &mut JournalFile) -> Result<Report, Failure> {
-        let settings = Settings::of_record(self.cli, self.origin()?, record)?;
+        let settings = Settings::of_record(self.cli, record)?;
         self.with_parts(settings, stop, journal, |job, parts| sequence::recover(job, record, parts))
     }
 

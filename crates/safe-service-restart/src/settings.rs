@@ -82,24 +82,31 @@ impl Settings {
             must_have_no_pools(cli)?;
             return Ok(Self { job, store: None, slots: None });
         }
-        let mut names = cli.pools.clone();
-        let held_pools = held.iter().flat_map(|record| &record.nodes).flat_map(|node| &node.pools);
-        names.extend(held_pools.cloned());
-        let (place, store) = place(cli, &names, own_name(cli)?, data_centre(cli)?)?;
+        let held_pools = held.iter().flat_map(|record| &record.nodes).flat_map(|node| node.pools.clone());
+        let held_pools: Vec<_> = held_pools.collect();
+        if let Some(held) = &held {
+            // How long the host is out is counted from its beginning.
+            job.origin.since.clone_from(&held.since);
+        }
+        let (place, store) = place(cli, &cli.pools, &held_pools, own_name(cli)?, data_centre(cli)?)?;
         check_quorum(&place.pools, job.quorum)?;
         let slots = if work == Work::Safe { slots(cli, &place.data_centre, &store)? } else { None };
         if let Some(SlotService::Leases(key)) = &slots {
             job.counts_against = Some(key.as_str().to_owned());
         }
+        job.way_back = way_back(cli, &place);
         (job.place, job.held) = (Some(place), held);
         Ok(Self { job, store: Some(store), slots })
     }
 
     /// What the record of a run that died needs to be finished.
-    pub fn of_record(cli: &Cli, origin: Origin, record: &Record) -> Result<Self, Failure> {
+    pub fn of_record(cli: &Cli, record: &Record) -> Result<Self, Failure> {
         let names: Vec<_> = record.nodes.iter().flat_map(|node| node.pools.iter().cloned()).collect();
-        let (place, store) = place(cli, &names, record.host.clone(), record.data_centre.clone())?;
-        let mut job = job(cli, Work::Safe, origin);
+        let (place, store) = place(cli, &names, &[], record.host.clone(), record.data_centre.clone())?;
+        // It goes on being the run that it was, in the journal and in every message.
+        let Record { run, boot, pid, since, user, reason, .. } = record.clone();
+        let mut job = job(cli, Work::Safe, Origin { run, boot, pid, since, user, reason });
+        job.way_back = way_back(cli, &place);
         (job.place, job.units, job.limit) = (Some(place), record.units.clone(), None);
         // A recovery takes no slot; it takes back that the run which died counted against one.
         job.counts_against.clone_from(&record.counts_against);
@@ -131,16 +138,16 @@ fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
         slot_timeout: cli.slot_timeout.unwrap_or(if forced { FORCED_SLOT_TIMEOUT } else { SLOT_TIMEOUT }),
         counts_against: None,
         origin,
-        way_back: way_back(cli),
+        way_back: String::new(),
         held: None,
     }
 }
 
 /// The command that puts this host back by hand, with everything that this one was told about where things are.
-fn way_back(cli: &Cli) -> String {
+fn way_back(cli: &Cli, place: &Place) -> String {
     let mut command = "safe-service-restart --pool --pools".to_owned();
-    for pool in &cli.pools {
-        command += &format!(" {pool}");
+    for pool in &place.pools {
+        command += &format!(" {}", pool.name);
     }
     let files = [("--catalog", &cli.catalog, CATALOG), ("--config", &cli.config, CONFIG)];
     for (flag, file, _) in files.into_iter().filter(|(_, file, default)| *file != Path::new(default)) {
@@ -155,10 +162,23 @@ fn way_back(cli: &Cli) -> String {
     command
 }
 
-/// This host in these pools, and their store.
-fn place(cli: &Cli, names: &[PoolName], host: Fqdn, data_centre: Tag) -> Result<(Place, conftool::Settings), Failure> {
+/// This host in these pools, and their store. Pools that an earlier run took it out of come as well, as far as there still are
+/// such pools.
+fn place(
+    cli: &Cli,
+    names: &[PoolName],
+    held: &[PoolName],
+    host: Fqdn,
+    data_centre: Tag,
+) -> Result<(Place, conftool::Settings), Failure> {
     let catalog = Catalog::load(&cli.catalog, &trusted::read).map_err(load_failure)?;
-    let mut pools = catalog.pools(names).map_err(|error| configuration(error.to_string()))?;
+    let (there, gone): (Vec<_>, Vec<_>) =
+        held.iter().cloned().partition(|name| catalog.names().any(|known| known == name.as_str()));
+    for pool in gone {
+        log::warn!("an earlier run took this host out of '{pool}', which is not in the catalog any more");
+    }
+    let names = [names, &there].concat();
+    let mut pools = catalog.pools(&names).map_err(|error| configuration(error.to_string()))?;
     pools.sort_by(|one, other| one.name.cmp(&other.name));
     let store = conftool::Settings::load(&cli.config, environment::home().as_deref(), &trusted::read);
     let store = store.map_err(load_failure)?;

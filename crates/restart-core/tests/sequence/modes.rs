@@ -59,6 +59,12 @@ fn a_plan_fails_as_the_run_would() {
 }
 
 #[test]
+fn a_plan_takes_no_slot() {
+    let scene = Scene::new().job(|job| job.limit = Some(restart_core::Share::Count(1)));
+    scene.run(|job, parts| sequence::plan(job, Purpose::Restart, parts)).exits(ExitCode::Done).did(&[]);
+}
+
+#[test]
 fn plans_of_the_halves_name_only_their_own_writes() {
     let scene = Scene::new();
     let ended = scene.run(|job, parts| sequence::plan(job, Purpose::Depool, parts)).exits(ExitCode::Done);

@@ -1,8 +1,8 @@
 //! The journal, what recovery makes of it, slots, and the count of a pool.
 
-use restart_core::{ExitCode, Phase, Pooled, Record, Share, sequence};
+use restart_core::{ExitCode, Phase, Pooled, Record, Share, Verdict, sequence};
 
-use crate::world::{Scene, Slot, Unit, World, ms};
+use crate::world::{Balance, Scene, Slot, Unit, World, ms};
 
 /// What stood in the journal at the moment of an effect.
 fn journal_at(event: &str) -> Record {
@@ -162,6 +162,38 @@ fn a_recovery_that_cannot_reach_the_store_goes_on_the_next_time() {
         world.store_error = Some(restart_core::StoreError::Unreachable("no member answers".to_owned()));
     });
     scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Unreachable);
+    assert_eq!(scene.handle.0.borrow().journal, Some(record));
+}
+
+/// A run adopts what an earlier one held, and is killed before it restarts anything: the one node is this run's, the other
+/// goes on being held.
+#[test]
+fn a_recovery_puts_back_only_what_the_run_that_died_took_out_itself() {
+    let scene = Scene::new().unit("php", Unit::Fails);
+    scene.safe_restart().exits(ExitCode::LeftDepooled);
+    let held = scene.handle.0.borrow().journal.clone().unwrap();
+    let scene = scene.pool("web", &["lb1"], Pooled::Yes).unit("php", Unit::Good);
+    let scene = scene.job(|job| job.held = Some(held)).at("sleep", World::freeze);
+    scene.safe_restart();
+    scene.handle.0.borrow_mut().thaw();
+    let record = scene.handle.0.borrow().journal.clone().unwrap();
+    assert_eq!((record.phase, record.nodes.len()), (Phase::TakingOut, 2));
+    scene.handle.0.borrow_mut().start_anew("php.service");
+    let ended = scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Done);
+    ended.leaves("web", "yes w10").leaves("api", "no w10");
+    let left = scene.handle.0.borrow().journal.clone().unwrap();
+    assert_eq!((left.phase, left.nodes.len()), (Phase::Held, 1));
+}
+
+#[test]
+fn a_depool_that_is_taken_back_leaves_the_journal_as_it_was() {
+    let (scene, record) = held();
+    let kept = record.clone();
+    let scene = scene.pool("web", &["lb9"], Pooled::Yes).job(|job| job.held = Some(kept));
+    let scene =
+        scene.at("no web", |world| drop(world.balancers.insert("lb9".to_owned(), Balance::Says(Verdict::Held))));
+    let scene = scene.at("yes web", |world| drop(world.balancers.insert("lb9".to_owned(), Balance::Follows(ms(0)))));
+    scene.run(sequence::depool).exits(ExitCode::Failed).leaves("web", "yes w10").leaves("api", "no w10");
     assert_eq!(scene.handle.0.borrow().journal, Some(record));
 }
 
