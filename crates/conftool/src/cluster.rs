@@ -20,6 +20,11 @@ impl Cluster {
         Self { members, first: 0 }
     }
 
+    /// The members' URLs, for messages.
+    pub(crate) fn urls(&self) -> Vec<&str> {
+        self.members.iter().map(|member| member.url()).collect()
+    }
+
     /// How many members there are.
     pub(crate) fn len(&self) -> usize {
         self.members.len()
@@ -43,7 +48,10 @@ impl Cluster {
         mut question: impl FnMut(&mut dyn Member, Duration) -> Result<T, Trouble>,
     ) -> Result<T, StoreError> {
         let mut failures = Failures::default();
-        for _ in 0..self.members.len() {
+        for asked in 0..self.members.len() * 2 {
+            if asked == self.members.len() && !failures.is_worth_another_round() {
+                break;
+            }
             let Some(limit) = deadline.next_request() else {
                 failures.out_of_time = Some(deadline.total());
                 break;
@@ -91,6 +99,12 @@ impl Failures {
             Some((_, last)) => *last = trouble,
             None => self.reasons.push((url.to_owned(), trouble)),
         }
+    }
+
+    /// Whether somebody among several kept silent. A leader that died or froze takes the requests of the first seconds with it,
+    /// whichever member they were sent to; by now another one may have been elected.
+    pub(crate) fn is_worth_another_round(&self) -> bool {
+        self.reasons.len() > 1 && self.reasons.iter().any(|(_, trouble)| trouble.kind == Kind::NoAnswer)
     }
 
     /// One error for all: a refusal if a member refused or none has the API, else that the store cannot be reached.
@@ -186,6 +200,22 @@ mod tests {
         let (mut cluster, asked) = self::cluster(&[("a", &[Kind::Dropped; 3]), ("b", &[])]);
         assert_eq!(get(&mut cluster), Ok(None));
         assert_eq!(*asked.borrow(), ["a", "a", "b"]);
+    }
+
+    #[test]
+    fn all_are_asked_again_if_one_of_several_kept_silent() {
+        let (mut cluster, asked) = cluster(&[("a", &[Kind::NoAnswer]), ("b", &[Kind::NotAsked; 2])]);
+        assert_eq!(get(&mut cluster), Ok(None));
+        assert_eq!(*asked.borrow(), ["a", "b", "a"]);
+        for (members, wanted) in [
+            (&[("a", &[Kind::NotAsked; 3][..]), ("b", &[Kind::NotAsked; 3])][..], &["a", "b"][..]),
+            (&[("a", &[Kind::NoAnswer; 3])], &["a"]),
+            (&[("a", &[Kind::NoAnswer; 3]), ("b", &[Kind::NotAsked; 3])], &["a", "b", "a", "b"]),
+        ] {
+            let (mut cluster, asked) = self::cluster(members);
+            assert!(matches!(get(&mut cluster), Err(StoreError::Unreachable(_))));
+            assert_eq!(*asked.borrow(), wanted);
+        }
     }
 
     #[test]

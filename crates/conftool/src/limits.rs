@@ -31,8 +31,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(10);
 pub(crate) const BEATS: u32 = 3;
 
 /// A request to keep a lease alive, or to look at a queue, takes at most this part of the time to live: after the first
-/// third there are two attempts, at two members, before it ends.
-pub(crate) const BEAT_PART: u32 = 4;
+/// third there are five attempts before it ends, at one member after the other. A leader that freezes takes those of the first
+/// seconds with it, whoever was asked.
+pub(crate) const BEAT_PART: u32 = 8;
 
 /// Between two looks at a queue in which nothing happens, with a watch in between that tells at once what does. A watch at a
 /// frozen member is silent for ever: this is how soon another one is asked.

@@ -1,7 +1,7 @@
 //! config.yaml, the etcdrc files and the TLS files together: everything that has to be known, and right, before the store is
 //! contacted for the first time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::limits::REQUEST;
 use crate::load::{Invalid, LoadError, Read, required};
 use crate::member::Member;
 use crate::secret::Credentials;
-use crate::slots::{Holder, LeaseSlots, Queue, Ring};
+use crate::slots::{self, Holder, LeaseSlots, Queue, Ring};
 use crate::srv;
 use crate::store::Store;
 use crate::tls::Tls;
@@ -101,6 +101,10 @@ impl Settings {
         };
         Ok(Store {
             cluster: Cluster::new(members),
+            api: match self.driver {
+                Driver::V2 => "v2",
+                Driver::V3 => "v3",
+            },
             keys: self.keys.clone(),
             request_limit: self.request_limit,
             read_only: self.read_only,
@@ -120,18 +124,28 @@ impl Settings {
     /// Makes the slots of the queue `key` ready for one run, which is `holder`. Members are looked up as by
     /// [`Settings::open`], and contacted with the first question only. Refused unless the driver is `etcd3`.
     pub fn slots(&self, key: &str, holder: Holder) -> Result<LeaseSlots, StoreError> {
-        if self.driver != Driver::V3 {
-            return Err(StoreError::Refused("slots in etcd need 'driver: etcd3' in conftool's config.yaml".to_owned()));
-        }
         if key.is_empty() || key.chars().any(|c| c == '/' || c.is_control()) {
             return Err(StoreError::Refused(format!("'{}' cannot name slots in etcd", key.escape_default())));
+        }
+        Ok(LeaseSlots::new(self.ring()?, Queue::new(&self.keys, key), holder, self.request_limit, self.read_only))
+    }
+
+    /// Who has which slot in this store, a clause each, by the name of the queue: for people. Writes nothing; takes some
+    /// three seconds at most. Refused unless the driver is `etcd3`.
+    pub fn slot_holders(&self) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
+        slots::everybody(self.ring()?, self.keys.clone(), self.request_limit)
+    }
+
+    /// The members, for slots.
+    fn ring(&self) -> Result<Ring, StoreError> {
+        if self.driver != Driver::V3 {
+            return Err(StoreError::Refused("slots in etcd need 'driver: etcd3' in conftool's config.yaml".to_owned()));
         }
         let runtime = runtime()?;
         let endpoints = self.endpoints(&runtime)?;
         runtime.shutdown_background();
         let connection = |endpoint| Connection::new(endpoint, self.tls.as_ref(), self.credentials.as_ref());
-        let members = Ring::new(endpoints.iter().map(connection).collect());
-        Ok(LeaseSlots::new(members, Queue::new(&self.keys, key), holder, self.request_limit, self.read_only))
+        Ok(Ring::new(endpoints.iter().map(connection).collect()))
     }
 
     /// The members' addresses.

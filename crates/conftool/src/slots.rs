@@ -16,10 +16,12 @@ mod claim;
 mod engine;
 mod life;
 mod line;
+mod look;
 mod record;
 mod requests;
 mod ring;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +35,7 @@ pub use self::record::Holder;
 use self::record::{Note, Ticket};
 pub(crate) use self::requests::Queue;
 pub(crate) use self::ring::Ring;
+use crate::keys::Keys;
 use crate::limits::{Deadline, FAREWELL, HOLDERS, LEASE, OPERATION, RELEASE};
 use crate::time::{isoformat, now};
 
@@ -274,6 +277,20 @@ impl Drop for LeaseSlots {
     fn drop(&mut self) {
         self.give_back(FAREWELL);
     }
+}
+
+/// Who has which slot in the whole store, a clause each, by the name of the queue.
+pub(crate) fn everybody(
+    ring: Ring,
+    keys: Keys,
+    request: Duration,
+) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
+    let unreachable = |why: String| StoreError::Unreachable(why);
+    let engine = Engine::start().map_err(|error| unreachable(format!("cannot start a thread: {}", error.kind())))?;
+    let deadline = Deadline::within(HOLDERS, request.min(HOLDERS / ATTEMPTS));
+    let look = async move { look::everybody(&ring, &keys, deadline).await };
+    let late = || unreachable(format!("etcd gave no answer about slots within {} s", HOLDERS.as_secs_f32()));
+    engine.wait(HOLDERS + HOLDERS / 4, look).ok_or_else(late)?
 }
 
 /// A record as JSON.

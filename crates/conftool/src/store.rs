@@ -24,6 +24,8 @@ use crate::node::{self, NodeError};
 /// at most, whatever the members do.
 pub struct Store {
     pub(crate) cluster: Cluster,
+    /// Which of etcd's two APIs, for messages: their keys are apart.
+    pub(crate) api: &'static str,
     pub(crate) keys: Keys,
     pub(crate) request_limit: Duration,
     pub(crate) read_only: bool,
@@ -92,6 +94,10 @@ impl PoolStore for Store {
             None => Ok(None),
             Some(object) => node(id.clone(), object).map(Some).map_err(|error| malformed(&key, &error)),
         }
+    }
+
+    fn whereabouts(&self, id: &NodeId) -> String {
+        format!("'{}' in etcd's {} API at {}", self.keys.node(id), self.api, self.cluster.urls().join(", "))
     }
 
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {

@@ -4,6 +4,7 @@
 //! a trait named for the question ([`PoolStore`], [`LoadBalancers`], [`ServiceManager`], [`Clock`], [`Stop`]); this crate
 //! opens no socket, starts no process, and reads neither clock nor environment, so that every branch runs against fakes.
 
+mod ask_once;
 mod backoff;
 mod bring_back;
 mod capacity;
@@ -29,6 +30,7 @@ mod take_out;
 mod watch;
 mod without;
 
+pub use ask_once::ask_once;
 pub use backoff::Backoff;
 pub use capacity::{Census, Share, TooFew, enough};
 pub use clock::{Clock, Signal, Stop, Stopped};

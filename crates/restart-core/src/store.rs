@@ -11,6 +11,11 @@ pub trait PoolStore {
     /// Reads one node; `None` when there is no such object.
     fn read(&mut self, id: &NodeId) -> Result<Option<Node>, StoreError>;
 
+    /// Where exactly a node is looked for, with all that can be wrong about it (key, kind of store, address); for messages.
+    fn whereabouts(&self, id: &NodeId) -> String {
+        format!("'{id}'")
+    }
+
     /// Says what would be written to set `pooled` of `found`, every other byte of it kept. No I/O.
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError>;
 

@@ -89,12 +89,9 @@ impl Run<'_> {
     /// Rule 5: an empty selection is never "nothing to depool". A host in none of the pools named is an error.
     fn check_membership(&mut self) -> Result<(), Abort> {
         if !self.members.is_empty() && self.members.iter().all(|member| member.found.is_none()) {
-            let places: Vec<_> = self.members.iter().map(|member| format!("'{}'", member.id)).collect();
-            let message = format!(
-                "'{}' is in none of the pools named: there is no object {} in the store",
-                self.host,
-                places.join(", ")
-            );
+            let places: Vec<_> = self.members.iter().map(|member| self.parts.store.whereabouts(&member.id)).collect();
+            let message =
+                format!("'{}' is in none of the pools named: there is no object {}", self.host, places.join(", "));
             return Err(Failure::new(ExitCode::Configuration, message).into());
         }
         for place in 0..self.members.len() {

@@ -147,15 +147,16 @@ pub(crate) fn watch(
         patience.heed.check(parts.stop).map_err(Unseen::Stopped)?;
         if now >= deadline {
             // One that was asked and has not answered yet can be told as little of as one that cannot be asked.
-            for (poll, watched) in polls.iter_mut().zip(watched.iter_mut()).filter(|(poll, _)| poll.standing.is_none())
-            {
-                poll.standing = Some(Standing::Unknown);
-                watched.last = Some(Verdict::Unknown("it has not answered yet".to_owned()));
+            for (poll, watched) in polls.iter_mut().zip(watched.iter_mut()) {
+                if poll.standing.is_none() || stale(poll) {
+                    poll.standing = Some(Standing::Unknown);
+                    watched.last = Some(Verdict::Unknown("it has not answered yet".to_owned()));
+                }
             }
-            if settled(watched, &polls, patience.quorum) && !polls.iter().any(stale) {
+            if settled(watched, &polls, patience.quorum) {
                 return Ok(());
             }
-            return Err(time_over(watched, &polls, patience.allowed));
+            return Err(time_over(watched, &polls, wanted, patience.allowed));
         }
         if now >= said + SAY_AGAIN {
             said = now;
@@ -213,10 +214,14 @@ fn settled(watched: &[Watched], polls: &[Poll], quorum: Option<usize>) -> bool {
         })
 }
 
-fn time_over(watched: &[Watched], polls: &[Poll], allowed: Duration) -> Unseen {
+fn time_over(watched: &[Watched], polls: &[Poll], wanted: Wanted, allowed: Duration) -> Unseen {
+    let contradicts = |one: &Watched| {
+        let standing = one.last.as_ref().map(|verdict| standing(wanted, verdict, one.in_store));
+        standing == Some(Standing::Contrary)
+    };
     Unseen::TimeOver {
         blame: format!("after {allowed:?}, {}", blame(watched, polls)),
-        contradicted: polls.iter().any(|poll| poll.standing == Some(Standing::Contrary)),
+        contradicted: watched.iter().any(contradicts),
     }
 }
 

@@ -36,7 +36,10 @@ impl Ring {
         F: Future<Output = Result<T, Error>>,
     {
         let mut failures = Failures::default();
-        for _ in 0..self.members.len() {
+        for asked in 0..self.members.len() * 2 {
+            if asked == self.members.len() && !failures.is_worth_another_round() {
+                break;
+            }
             let Some(limit) = deadline.next_request() else {
                 failures.out_of_time = Some(deadline.total());
                 break;

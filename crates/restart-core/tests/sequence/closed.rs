@@ -78,7 +78,7 @@ fn one_that_said_pooled_and_then_nothing_is_not_merely_unreachable() {
     let scene =
         scene.after("no api", ms(30), |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Says(unknown()))));
     let scene = scene.at("yes api", |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Follows(ms(0)))));
-    scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]);
+    scene.safe_restart().exits(ExitCode::Unreachable).did(&["no api", "yes api"]);
 }
 
 #[test]
