@@ -100,6 +100,8 @@ struct Poll {
     due: Duration,
     /// By the last answer; one that contradicted is not excused by a later answer that tells nothing.
     standing: Option<Standing>,
+    /// It has said nothing but what it said before this watch, and so before the write that this watch waits for.
+    unchanged: bool,
     /// When it was last answered.
     heard: Duration,
     backoff: Backoff,
@@ -129,10 +131,11 @@ pub(crate) fn watch(
     let last_chance = deadline - LAST_CHANCE.min(patience.allowed / 4);
     let mut polls: Vec<Poll> = watched
         .iter()
-        .map(|_| Poll {
+        .map(|watched| Poll {
             ticket: None,
             due: began,
             standing: None,
+            unchanged: watched.last.is_some(),
             heard: began,
             backoff: Backoff::new(began, patience.longest_pause),
         })
@@ -187,6 +190,7 @@ pub(crate) fn watch(
                 poll.due = poll.due.min(last_chance);
             }
             if watched.last.as_ref() != Some(&verdict) {
+                poll.unchanged = false;
                 let Question { balancer, pool, .. } = &watched.question;
                 log::debug!("load balancer '{balancer}' of '{pool}' {verdict}");
             }
@@ -231,6 +235,10 @@ fn blame(watched: &[Watched], polls: &[Poll]) -> String {
     let clauses = clauses.map(|(watched, poll)| {
         let Question { balancer, pool, .. } = &watched.question;
         match (&watched.last, poll.standing) {
+            // A watcher that has died serves what it last saw for ever (reference: PyBal, 200 and wrong).
+            (Some(verdict), Some(Standing::Contrary)) if poll.unchanged => format!(
+                "load balancer '{balancer}' of '{pool}' {verdict}, as before the write: it is slow, or no longer follows the store"
+            ),
             (Some(verdict), Some(_)) => format!("load balancer '{balancer}' of '{pool}' {verdict}"),
             _ => format!("load balancer '{balancer}' of '{pool}' has not answered yet"),
         }

@@ -52,6 +52,20 @@ fn one_that_hangs_after_the_write_puts_the_host_back_and_that_is_not_confirmed()
 }
 
 #[test]
+fn one_that_never_changes_its_answer_is_told_apart_from_one_that_does() {
+    let stale = Scene::new().balancer("lb1", Balance::Says(Verdict::Pooled));
+    stale
+        .safe_restart()
+        .exits(ExitCode::Failed)
+        .says("as before the write: it is slow, or no longer follows the store");
+    let held = Scene::new().balancer("lb1", Balance::SaysUntil(ms(1_000_010), Verdict::Pooled));
+    let held = held.at("no api", |world| drop(world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::Held))));
+    let held = held.at("yes api", |world| drop(world.balancers.insert("lb1".to_owned(), Balance::Follows(ms(0)))));
+    let ended = held.safe_restart().exits(ExitCode::Failed);
+    assert!(!ended.report.failures[0].message.contains("as before"), "{}", ended.story());
+}
+
+#[test]
 fn one_that_pools_the_host_again_is_seen_by_the_last_look() {
     let scene = Scene::new().after("no api", ms(1000), |world| {
         world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::Pooled));
