@@ -40,7 +40,8 @@ impl Run<'_> {
         }
         log::warn!("finishing what {who} left");
         self.await_jobs(record)?;
-        self.read_pools()?;
+        // An operator may have deleted every object meanwhile; that is an end, too.
+        self.read_nodes()?;
         self.take_over(record);
         // What was held before the run that died is not this recovery's to put back, unless that run restarted the units.
         let mut held = Vec::new();

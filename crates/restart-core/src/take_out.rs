@@ -45,8 +45,14 @@ impl Run<'_> {
         })
     }
 
-    /// Reads this host's nodes from the places of the pools named, and from nowhere else.
+    /// Reads this host's nodes, of which there has to be at least one.
     pub(crate) fn read_pools(&mut self) -> Result<(), Abort> {
+        self.read_nodes()?;
+        self.check_membership()
+    }
+
+    /// Reads this host's nodes from the places of the pools named, and from nowhere else.
+    pub(crate) fn read_nodes(&mut self) -> Result<(), Abort> {
         self.phase("read pools", |run| {
             let Some(place) = &run.job.place else {
                 return Ok(());
@@ -82,7 +88,7 @@ impl Run<'_> {
             if let Some(held) = &run.job.held {
                 run.adopt(held).map_err(|error| cannot("find out what an earlier run took out", &error))?;
             }
-            run.check_membership()
+            Ok(())
         })
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use restart_core::{ExitCode, Pooled, Report, Signal, StoreError, Verdict};
+use restart_core::{ExitCode, Phase, Pooled, Report, Signal, StoreError, Verdict, sequence};
 
 use crate::world::{Balance, Scene, Unit, World, ms};
 
@@ -139,5 +139,40 @@ proptest! {
         if let Err(error) = check(&scene, &ended.report) {
             prop_assert!(false, "{}{}", error, ended.story());
         }
+    }
+
+    /// A run that meets up to two mishaps and is then killed at any effect, in a world that heals: recovery brings the host
+    /// back, or holds it if its unit does not run, and no operator is overwritten.
+    #[test]
+    fn whatever_a_dead_run_left_is_brought_to_its_end(
+        mishaps in prop::collection::vec((prop::sample::select(&MOMENTS[..]), mishap()), 0..=2),
+        death in prop::sample::select(&MOMENTS[..]),
+        fails in any::<bool>(),
+    ) {
+        let mut scene = Scene::new().unit("php", if fails { Unit::Fails } else { Unit::Good });
+        scene = scene.with(|world| world.balancers_must_be_out = false);
+        for (moment, mishap) in mishaps {
+            if moment == "before restart php.service" && matches!(mishap, Mishap::OperatorPools) {
+                continue;
+            }
+            scene = scene.at(moment, move |world| happen(world, mishap));
+        }
+        let scene = scene.at(death, World::freeze);
+        scene.safe_restart();
+        scene.handle.0.borrow_mut().heal();
+        for _ in 0..3 {
+            let Some(record) = scene.handle.0.borrow().journal.clone() else { break };
+            scene.run(|job, parts| sequence::recover(job, &record, parts));
+        }
+        let world = scene.handle.0.borrow();
+        let (object, held) = (world.object("api"), world.journal.as_ref().map(|record| record.phase));
+        let story = format!("{object}, journal {held:?}, done {:?}", world.done);
+        if let (Some(taken), false) = (&world.taken, world.pooled_by_operator) {
+            prop_assert!(object == *taken || object.starts_with("inactive"), "an operator was overwritten: {}", story);
+        } else if !world.pooled_by_operator {
+            prop_assert!(object.starts_with("yes") != (held == Some(Phase::Held)), "{}", story);
+            prop_assert!(held.is_none() || fails, "held with a good unit: {}", story);
+        }
+        prop_assert!(matches!(held, None | Some(Phase::Held)), "not finished: {}", story);
     }
 }

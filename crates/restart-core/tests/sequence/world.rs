@@ -191,6 +191,16 @@ impl World {
         self.pending.clear();
     }
 
+    /// Everything that was broken is mended, but for what a unit is like.
+    pub fn heal(&mut self) {
+        self.thaw();
+        self.signals.clear();
+        self.timed.clear();
+        self.hooks.clear();
+        (self.store_error, self.refuse_writes, self.lose_next_write, self.disk_full) = (None, None, None, false);
+        self.balancers.values_mut().for_each(|balancer| *balancer = Balance::Follows(ms(20)));
+    }
+
     /// systemd starts a unit anew by itself.
     pub fn start_anew(&mut self, unit: &str) {
         if let Some((_, status, _)) = self.units.get_mut(unit) {
