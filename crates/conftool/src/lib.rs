@@ -2,7 +2,7 @@
 //! [`restart_core::PoolStore`]. And may I be one of N: leases in the same etcd, for [`restart_core::Slots`].
 //!
 //! The files are conftool's own (config.yaml, the etcdrc files, the catalog), read as conftool 6.1.0 and python-etcd read
-//! them; conftool(5) of this project lists what we add. Loading ([`Settings::load`], [`Catalog::load`]) contacts nothing.
+//! them; safe-service-restart-files(5) lists what we add. Loading ([`Settings::load`], [`Catalog::load`]) contacts nothing.
 //! [`Settings::open`] yields a [`Store`], which speaks either of etcd's two APIs: one `Member` for each member of the cluster
 //! (`v2.rs`, `v3.rs`), passed over when it does not answer (`cluster.rs`), and a write whose answer was lost is looked into
 //! before it is judged (`judge.rs`), in v3 by the mark that it left (`mark.rs`). [`Settings::slots`] yields [`LeaseSlots`], for v3
