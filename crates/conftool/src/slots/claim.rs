@@ -124,7 +124,7 @@ pub(super) async fn pursue(ring: Arc<Ring>, wish: Wish, claim: Arc<Claim>) {
             Ok(entered) => entered,
             Err(error) => return claim.stand(Standing::Failed(slot_error(error))),
         };
-        tokio::spawn(stay_alive(Arc::clone(&ring), lease, Arc::clone(&claim)));
+        tokio::spawn(stay_alive(ring.fork(), lease, Arc::clone(&claim)));
         match wait_for_turn(&ring, &wish, &claim, lease, view).await {
             Ok(true) => return claim.stand(Standing::Granted),
             Ok(false) => {}
@@ -192,7 +192,7 @@ async fn wait_for_turn(
 }
 
 /// Keeps a lease alive until it is over, or another one has taken its place.
-async fn stay_alive(ring: Arc<Ring>, lease: i64, claim: Arc<Claim>) {
+async fn stay_alive(ring: Ring, lease: i64, claim: Arc<Claim>) {
     while claim.is_alive(lease) {
         let Some((beat, limit)) = claim.with_life(lease, |life| (life.next_beat(), life.request())) else {
             return;

@@ -1,7 +1,8 @@
 //! The members of the store for several tasks at once. As in `cluster.rs`, whoever answered last is asked first, and one that
-//! gives no answer is passed over, by all tasks.
+//! gives no answer is passed over.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,14 +16,20 @@ use crate::v3::Connection;
 
 /// All members.
 pub(crate) struct Ring {
-    members: Vec<Connection>,
+    members: Arc<Vec<Connection>>,
     first: AtomicUsize,
 }
 
 impl Ring {
     /// Members in the order in which they are to be tried.
     pub(crate) fn new(members: Vec<Connection>) -> Self {
-        Self { members, first: AtomicUsize::new(0) }
+        Self { members: Arc::new(members), first: AtomicUsize::new(0) }
+    }
+
+    /// The same members over the same connections, and an order of its own from here on. For a task that has to find a member
+    /// that answers before a time is over: what others pass over in a hurry must not lead it back to one that is frozen.
+    pub(super) fn fork(&self) -> Self {
+        Self { members: Arc::clone(&self.members), first: AtomicUsize::new(self.first.load(Ordering::Relaxed)) }
     }
 
     /// Puts a question that may be asked twice to member after member, until one answers. `what` completes "cannot ...".

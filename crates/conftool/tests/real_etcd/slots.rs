@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conftool::LeaseSlots;
 use restart_core::{Fqdn, SlotError, Slots};
 
 use crate::etcd::{Api, Etcd};
-use crate::fixture::{Files, LEASE, QUEUE};
+use crate::fixture::{Files, QUEUE};
 
 /// Longer than anything here may take.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -125,54 +125,21 @@ fn a_smaller_limit_is_kept_by_those_behind_it() {
     get(&mut c);
 }
 
+/// How long it takes is measured by `tests/bench`.
 #[test]
-fn a_free_slot_costs_a_few_milliseconds() {
-    let etcd = Etcd::single();
-    let files = files(&etcd);
-    let mut times = Vec::new();
-    for _ in 0..10 {
-        let mut slots = files.slots("mw1.example");
-        let start = Instant::now();
-        slots.ask(1, LONG).unwrap();
-        get(&mut slots);
-        let granted = start.elapsed();
-        slots.taking_out().unwrap();
-        slots.brought_back().unwrap();
-        slots.release();
-        times.push((start.elapsed(), granted));
-    }
-    times.sort();
-    let (all, granted) = times[times.len() / 2];
-    println!("granted in {granted:?}, with the notes and the release {all:?} (medians)");
-    assert!(all < Duration::from_millis(60), "{times:?}");
-}
-
-#[test]
-fn a_slot_is_handed_over_within_twenty_milliseconds() {
+fn a_slot_goes_back_and_forth_between_two() {
     let etcd = Etcd::single();
     let files = files(&etcd);
     let (mut one, mut other) = (files.slots("mw1.example"), files.slots("mw2.example"));
     one.ask(1, LONG).unwrap();
     get(&mut one);
-    let mut times = Vec::new();
     for _ in 0..10 {
         other.ask(1, LONG).unwrap();
         assert!(!other.granted(Duration::from_millis(50)).unwrap());
-        let waiting = thread::spawn(move || {
-            get(&mut other);
-            (Instant::now(), other)
-        });
-        thread::sleep(Duration::from_millis(20));
-        let released = Instant::now();
         one.release();
-        let (granted, holder) = waiting.join().unwrap();
-        times.push(granted.saturating_duration_since(released));
-        other = one;
-        one = holder;
+        get(&mut other);
+        std::mem::swap(&mut one, &mut other);
     }
-    times.sort();
-    println!("handed over in {:?} (median), {:?} (worst)", times[times.len() / 2], times[times.len() - 1]);
-    assert!(times[times.len() / 2] < Duration::from_millis(20), "{times:?}");
 }
 
 #[test]
@@ -206,9 +173,7 @@ fn a_dropped_slot_is_free_at_once() {
         other.ask(1, LONG).unwrap();
         assert!(waits(&mut other));
     }
-    let start = Instant::now();
     get(&mut other);
-    assert!(start.elapsed() < LEASE / 2);
 }
 
 #[test]
