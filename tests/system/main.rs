@@ -7,6 +7,7 @@
 //! - `store`: etcd away, frozen, with TLS and passwords, and what operators write meanwhile;
 //! - `units`: services that do not come up, or only seem to;
 //! - `refusals`: what must be an error before anything is changed;
+//! - `status`: how things stand, with parts of it away, for people and for Prometheus;
 //! - `nothing_forgotten`: runs that are killed, and never more than N at once;
 //! - `two_runs`: the lock, and signals.
 
@@ -17,6 +18,7 @@ mod emergency;
 mod main_job;
 mod nothing_forgotten;
 mod refusals;
+mod status;
 mod store;
 mod two_runs;
 mod units;

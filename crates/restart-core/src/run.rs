@@ -92,6 +92,8 @@ pub(crate) struct Run<'a> {
     pub(crate) returns: bool,
     /// A slot was asked for: there is one to look after and to give back.
     pub(crate) slot: bool,
+    /// It was granted.
+    pub(crate) slot_granted: bool,
 }
 
 impl<'a> Run<'a> {
@@ -110,6 +112,7 @@ impl<'a> Run<'a> {
             restarts: false,
             returns: false,
             slot: false,
+            slot_granted: false,
         }
     }
 

@@ -32,24 +32,24 @@ impl Run<'_> {
 
     fn wait_for_slot(&mut self, limit: u32) -> Result<(), Abort> {
         let allowed = self.job.slot_timeout;
-        let until = self.parts.clock.now() + allowed;
         let Some(slots) = self.parts.slots.as_deref_mut() else {
             return Err(Failure::new(ExitCode::Configuration, "a limit, and no lock service to ask for a slot").into());
         };
         slots.ask(limit, allowed).map_err(|error| slot_failure(&error))?;
         self.slot = true;
+        // Not before the lock service's own time is over: a daemon that was lost on the way is then told from one that is full.
+        let until = self.parts.clock.now() + allowed;
         let mut said = false;
         loop {
             Heed::First.check(self.parts.stop)?;
-            if slots
-                .granted(SLICE.min(until.saturating_sub(self.parts.clock.now())))
-                .map_err(|error| slot_failure(&error))?
-            {
+            let left = until.saturating_sub(self.parts.clock.now());
+            if slots.granted(SLICE.min(left)).map_err(|error| slot_failure(&error))? {
+                self.slot_granted = true;
                 return Ok(());
             }
             let holders = || "nobody that it names".to_owned();
             let now = self.parts.clock.now();
-            if now >= until {
+            if left.is_zero() {
                 let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
                 let message = format!("no slot within {allowed:?}, at most {limit} at once; held by: {held}");
                 return Err(Failure::new(ExitCode::TryLater, message).into());
@@ -59,7 +59,7 @@ impl Run<'_> {
                 let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
                 log::info!(
                     "waiting for a slot, at most {limit} at once, for at most {:.0?}; held by: {held}",
-                    until - now
+                    until.saturating_sub(now)
                 );
             }
         }
@@ -100,7 +100,8 @@ impl Run<'_> {
         }
         self.slot = false;
         let Some(slots) = self.parts.slots.as_deref_mut() else { return };
-        let lost = slots.look().err();
+        // One that was only waited for cannot be lost.
+        let lost = if self.slot_granted { slots.look().err() } else { None };
         slots.release();
         if let Some(error) = lost {
             self.report.warn(format!("the slot was lost during the run: {error}"));

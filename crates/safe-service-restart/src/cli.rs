@@ -25,7 +25,9 @@ const LONGEST_REASON: usize = 512;
                   not confirmed; 5 not restarted, perhaps depooled; 69 unreachable; 75 try later; 77 not permitted; 78 \
                   configuration.\nSee safe-service-restart(8).",
     max_term_width = 100,
-    group(ArgGroup::new("job").required(true).args(["services", "pool", "depool", "recover"]))
+    // Each of these but --status, which goes with --services, excludes the others by itself.
+    group(ArgGroup::new("job").required(true).multiple(true).args(["services", "pool", "depool", "recover", "status"])),
+    group(ArgGroup::new("looks").args(["recover", "status"]))
 )]
 pub struct Cli {
     /// Pools to leave and to come back to, by their names in the catalog
@@ -37,16 +39,20 @@ pub struct Cli {
     pub services: Vec<UnitName>,
 
     /// Only put the host back wherever it is 'no', and see it pooled
-    #[arg(long, requires = "pools")]
+    #[arg(long, requires = "pools", conflicts_with_all = ["services", "depool", "recover"])]
     pub pool: bool,
 
     /// Only take the host out, and see it not pooled
-    #[arg(long, requires = "pools")]
+    #[arg(long, requires = "pools", conflicts_with_all = ["services", "recover"])]
     pub depool: bool,
 
     /// Only finish what a run left that died on this host
-    #[arg(long, conflicts_with_all = ["pools", "reload", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["pools", "services", "reload", "dry_run"])]
     pub recover: bool,
+
+    /// Only show how things stand here: pools, load balancers, units, lock, slots, and what a run left; change nothing
+    #[arg(long, conflicts_with_all = ["pool", "depool", "recover", "force", "reload", "dry_run"])]
+    pub status: bool,
 
     /// Emergency: restart at once, whatever the pools; requests in flight die
     #[arg(long, conflicts_with_all = ["pool", "depool", "recover"])]
@@ -144,6 +150,10 @@ pub struct Cli {
     #[arg(long)]
     pub json: bool,
 
+    /// With --status or --recover: write what was seen to this file as well, as metrics for Prometheus
+    #[arg(long, value_name = "PATH", requires = "looks")]
+    pub textfile: Option<PathBuf>,
+
     /// Say more; twice: what the libraries say, too
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
@@ -222,12 +232,31 @@ mod tests {
             "--pools a --services x --object-type service",
             "--pools a --services x --host mw1",
             "--pools a --services x -q -v",
+            "--pools a --services x --depool",
+            "--services x --recover",
+            "--pools a --pool --recover",
+            "--status --recover",
+            "--status --pools a --pool",
+            "--status --pools a --depool",
+            "--status --services x --force",
+            "--status --services x --reload",
+            "--status --dry-run",
+            "--pools a --services x --textfile /f",
             "--pools a --services x stray",
         ];
         for arguments in table {
             // A stray word is one more unit; everything else has to be refused.
             assert_eq!(parse(arguments).is_err(), !arguments.ends_with("stray"), "{arguments}");
         }
+    }
+
+    #[test]
+    fn a_status_goes_with_everything_that_says_where_to_look() {
+        for arguments in ["", "--pools a", "--services x", "--pools a --services x --json --textfile /f", "--host a.b"]
+        {
+            assert!(parse(&format!("--status {arguments}")).unwrap().status, "{arguments}");
+        }
+        assert!(parse("--recover --textfile /f").unwrap().textfile.is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `safe-service-restart`: takes this host out of its load-balancer pools, restarts services, puts it back. The way through
 //! this crate: `cli` is what can be typed, `settings` what it means together with the files of the host, `run` does it with
-//! the real parts, `output` says how it ended.
+//! the real parts, `output` says how it ended; `status` only looks.
 
 mod cli;
 mod duration;
@@ -9,6 +9,7 @@ mod manual;
 mod output;
 mod run;
 mod settings;
+mod status;
 
 fn main() -> std::process::ExitCode {
     run::main()

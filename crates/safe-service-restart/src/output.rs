@@ -76,7 +76,7 @@ pub fn print_plan(report: &mut Report) {
 }
 
 /// Writes a line to stdout. That a reader had enough is no failure.
-fn print(line: &str) -> io::Result<()> {
+pub fn print(line: &str) -> io::Result<()> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,

@@ -22,6 +22,7 @@ use restart_core::{
 use crate::cli::Cli;
 use crate::output::{self, Context};
 use crate::settings::{Settings, SlotService, Work};
+use crate::status;
 
 const TOOL: &str = env!("CARGO_PKG_NAME");
 /// How often a run that waits for the lock looks again.
@@ -42,6 +43,9 @@ pub fn main() -> std::process::ExitCode {
     };
     let verbosity = Verbosity::new(cli.quiet, cli.verbose + u8::from(cli.debug));
     logging::start(TOOL, verbosity, environment.journal_stream);
+    if cli.status {
+        return code(status::show(&cli));
+    }
     let user = environment.sudo_user.filter(|user| user != "root");
     let report = Run { cli: &cli, work: Work::new(&cli), user }.report();
     if let Some(signal) = report.signal {
@@ -83,6 +87,12 @@ impl Run<'_> {
             self.record(&format!("begins: {words}"));
         }
         let mut report = self.work().unwrap_or_else(Report::refused);
+        if let (Work::Recover, Some(path)) = (self.work, &self.cli.textfile)
+            && environment::is_root()
+            && let Err(failure) = status::write_from_journal(path)
+        {
+            report.failures.push(failure);
+        }
         if !report.is_nothing() {
             output::conclude(&report);
             let failures: String = report.failures.iter().map(|failure| format!("; {failure}")).collect();
@@ -443,7 +453,7 @@ fn describe(holder: Option<&Holder>) -> String {
     text
 }
 
-fn store_failure(error: &StoreError) -> Failure {
+pub fn store_failure(error: &StoreError) -> Failure {
     let code = match error {
         StoreError::Unreachable(_) => ExitCode::Unreachable,
         StoreError::Refused(_) | StoreError::Malformed(_) => ExitCode::Configuration,

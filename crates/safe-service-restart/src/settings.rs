@@ -90,7 +90,12 @@ impl Settings {
         }
         let (place, store) = place(cli, &cli.pools, &held_pools, own_name(cli)?, data_centre(cli)?)?;
         check_quorum(&place.pools, job.quorum)?;
-        let slots = if work == Work::Safe { slots(cli, &place.data_centre, &store)? } else { None };
+        let mut slots = if work == Work::Safe { slots(cli, &place.data_centre, &store)? } else { None };
+        if slots.is_none() {
+            // What an earlier run said of this host in the store is taken back when the host is.
+            slots = counted(held.as_ref(), &store)?;
+            job.limit = None;
+        }
         if let Some(SlotService::Leases(key)) = &slots {
             job.counts_against = Some(key.as_str().to_owned());
         }
@@ -110,10 +115,16 @@ impl Settings {
         (job.place, job.units, job.limit) = (Some(place), record.units.clone(), None);
         // A recovery takes no slot; it takes back that the run which died counted against one.
         job.counts_against.clone_from(&record.counts_against);
-        let key = record.counts_against.as_ref().filter(|_| store.has_leases()).map(|key| Key::new(key.as_str()));
-        let key = key.transpose().map_err(|error| configuration(format!("the journal's limit: {error}")))?;
-        Ok(Self { job, store: Some(store), slots: key.map(SlotService::Leases) })
+        let slots = counted(Some(record), &store)?;
+        Ok(Self { job, store: Some(store), slots })
     }
+}
+
+/// Where an earlier run said that this host counts against a limit, if it did.
+fn counted(record: Option<&Record>, store: &conftool::Settings) -> Result<Option<SlotService>, Failure> {
+    let key = record.and_then(|record| record.counts_against.as_deref()).filter(|_| store.has_leases()).map(Key::new);
+    let key = key.transpose().map_err(|error| configuration(format!("the limit in the journal: {error}")))?;
+    Ok(key.map(SlotService::Leases))
 }
 
 fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
@@ -145,14 +156,17 @@ fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
 
 /// The command that puts this host back by hand, with everything that this one was told about where things are.
 fn way_back(cli: &Cli, place: &Place) -> String {
+    let pools: Vec<_> = place.pools.iter().map(|pool| pool.name.clone()).collect();
+    way_back_to(cli, &pools)
+}
+
+/// The same for pools known by their names alone.
+pub fn way_back_to(cli: &Cli, pools: &[PoolName]) -> String {
     let mut command = "safe-service-restart --pool --pools".to_owned();
-    for pool in &place.pools {
-        command += &format!(" {}", pool.name);
+    for pool in pools {
+        command += &format!(" {pool}");
     }
-    let files = [("--catalog", &cli.catalog, CATALOG), ("--config", &cli.config, CONFIG)];
-    for (flag, file, _) in files.into_iter().filter(|(_, file, default)| *file != Path::new(default)) {
-        command += &format!(" {flag} {}", file.display());
-    }
+    command += &other_files(cli);
     if let Some(name) = &cli.dc {
         command += &format!(" --dc {name}");
     }
@@ -160,6 +174,17 @@ fn way_back(cli: &Cli, place: &Place) -> String {
         command += &format!(" --host {host}");
     }
     command
+}
+
+/// The command that finishes what a run left that died, likewise.
+pub fn way_to_recover(cli: &Cli) -> String {
+    format!("safe-service-restart --recover{}", other_files(cli))
+}
+
+fn other_files(cli: &Cli) -> String {
+    let files = [("--catalog", &cli.catalog, CATALOG), ("--config", &cli.config, CONFIG)];
+    let others = files.into_iter().filter(|(_, file, default)| *file != Path::new(default));
+    others.map(|(flag, file, _)| format!(" {flag} {}", file.display())).collect()
 }
 
 /// This host in these pools, and their store. Pools that an earlier run took it out of come as well, as far as there still are
@@ -257,7 +282,7 @@ fn must_have_no_pools(cli: &Cli) -> Result<(), Failure> {
 }
 
 /// Whether something is there, also if it cannot be looked at, and also a link that leads nowhere.
-fn exists(file: &Path) -> bool {
+pub fn exists(file: &Path) -> bool {
     !matches!(file.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
@@ -274,7 +299,7 @@ fn check_quorum(pools: &[Pool], quorum: Option<usize>) -> Result<(), Failure> {
 }
 
 /// The data centre is never guessed: a wrong one has no nodes, and a host that is in no pool could be restarted in one.
-fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
+pub fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
     if let Some(name) = &cli.dc {
         return Ok(name.clone());
     }
@@ -287,7 +312,7 @@ fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
 }
 
 /// This host's name in the pools. Only this host can be restarted here, so only its own name will do.
-fn own_name(cli: &Cli) -> Result<Fqdn, Failure> {
+pub fn own_name(cli: &Cli) -> Result<Fqdn, Failure> {
     match &cli.host {
         None => fqdn::own().map_err(|error| configuration(error.to_string())),
         Some(name) => {
@@ -305,7 +330,7 @@ fn untrusted(error: &TrustError) -> Failure {
     Failure::new(error.exit_code(), error.to_string())
 }
 
-fn load_failure(error: LoadError<TrustError>) -> Failure {
+pub fn load_failure(error: LoadError<TrustError>) -> Failure {
     match error {
         LoadError::Read(error) => untrusted(&error),
         LoadError::Missing(_) | LoadError::Invalid(_) => configuration(error.to_string()),

@@ -18,7 +18,7 @@ fn help() {
         .stdout_eq(str![[r#"
 Restart services without losing a request: leave the load-balancer pools first, come back after
 
-Usage: safe-service-restart [OPTIONS] <--services <UNIT>...|--pool|--depool|--recover>
+Usage: safe-service-restart [OPTIONS] <--services <UNIT>...|--pool|--depool|--recover|--status>
 
 Options:
       --pools <POOL>...            Pools to leave and to come back to, by their names in the catalog
@@ -26,6 +26,8 @@ Options:
       --pool                       Only put the host back wherever it is 'no', and see it pooled
       --depool                     Only take the host out, and see it not pooled
       --recover                    Only finish what a run left that died on this host
+      --status                     Only show how things stand here: pools, load balancers, units,
+                                   lock, slots, and what a run left; change nothing
       --force                      Emergency: restart at once, whatever the pools; requests in
                                    flight die
       --reload                     Reload the units instead of restarting them
@@ -67,6 +69,8 @@ Options:
                                    node] [possible values: node]
       --reason <TEXT>              Why this is done; for the log and the report
       --json                       Print one JSON object on standard output at the end
+      --textfile <PATH>            With --status or --recover: write what was seen to this file as
+                                   well, as metrics for Prometheus
   -v, --verbose...                 Say more; twice: what the libraries say, too
   -q, --quiet                      Say only warnings and errors
       --debug                      The original's name for --verbose
@@ -97,9 +101,9 @@ fn without_arguments_it_says_what_is_missing() {
         .code(2)
         .stderr_eq(str![[r#"
 error: the following required arguments were not provided:
-  <--services <UNIT>...|--pool|--depool|--recover>
+  <--services <UNIT>...|--pool|--depool|--recover|--status>
 
-Usage: safe-service-restart <--services <UNIT>...|--pool|--depool|--recover>
+Usage: safe-service-restart <--services <UNIT>...|--pool|--depool|--recover|--status>
 
 For more information, try '--help'.
 
@@ -154,7 +158,7 @@ fn force_goes_with_neither_half() {
     tool(&["--pools", "appservers", "--depool", "--force"]).assert().code(2).stderr_eq(str![[r#"
 error: the argument '--depool' cannot be used with '--force'
 
-Usage: safe-service-restart --pools <POOL>... <--services <UNIT>...|--pool|--depool|--recover>
+Usage: safe-service-restart --pools <POOL>... <--services <UNIT>...|--pool|--depool|--recover|--status>
 
 For more information, try '--help'.
 

@@ -1,0 +1,425 @@
+//! Looking at everything once, and keeping going: whatever cannot be looked at is a problem of its part, and the rest is shown.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use conftool::{Audit, Catalog};
+use host::journal::Found;
+use host::{FolderError, JournalFile, Look, Systemctl, environment, ids, lock, trusted};
+use load_balancer::{AllAtOnce, PyBal};
+use restart_core::{
+    ActiveState, ExitCode, Failure, Listing, LoadState, Phase, PoolName, PoolPath, PoolStore, Pooled, Question, Record,
+    ServiceManager, StoreError, Tag, UnitName, Verdict, ask_once,
+};
+
+use super::{Asked, InStore, Journal, Left, Limit, Lock, Pool, Problem, Slots, Status, Store, Unit, What};
+use crate::cli::Cli;
+use crate::settings;
+
+/// How often the journal is read again because a run began or ended meanwhile.
+const LOOKS: u32 = 5;
+
+/// More than one request to a load balancer takes beyond its own bound.
+const SPARE: Duration = Duration::from_secs(1);
+
+/// All of it, in the order in which each part needs the one before.
+pub(super) fn everything(cli: &Cli) -> Status {
+    let mut status = Status { time: now(), ..Status::default() };
+    let record = look_at_journal(&mut status);
+    let mut names = cli.pools.clone();
+    if let Some(record) = &record {
+        names.extend(record.nodes.iter().flat_map(|node| node.pools.iter().cloned()));
+    }
+    look_at_pools(cli, &mut status, &names, record.as_ref());
+    look_at_units(cli, &mut status, record.as_ref());
+    status.way_back = status.left().and_then(|left| match left.what {
+        What::UnderWay => None,
+        What::Interrupted => Some(settings::way_to_recover(cli)),
+        What::Held => Some(settings::way_back_to(cli, &left.pools)),
+    });
+    status
+}
+
+/// Only what the journal says, and whether a run has the host.
+pub(super) fn journal_alone() -> Status {
+    let mut status = Status { time: now(), ..Status::default() };
+    look_at_journal(&mut status);
+    status
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Seconds from `since`, RFC 3339, until `now`.
+pub(super) fn elapsed(since: &str, now: u64) -> Option<u64> {
+    let since = humantime::parse_rfc3339(since).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    now.checked_sub(since.as_secs())
+}
+
+fn look_at_journal(status: &mut Status) -> Option<Record> {
+    let machine = match ids::machine() {
+        Ok(machine) => machine,
+        Err(error) => {
+            status.problem("journal", ExitCode::Configuration, error.to_string());
+            return None;
+        }
+    };
+    let file = JournalFile::new(Path::new(host::journal::FOLDER), machine);
+    match file.set_aside() {
+        Ok(found) => status.set_aside = found.iter().map(ToString::to_string).collect(),
+        // Said below, by the look at the journal itself.
+        Err(error) => log::debug!("{error}"),
+    }
+    let (found, lock) = match journal_and_lock(&file) {
+        Ok((found, lock)) => (Some(found), lock),
+        Err(error) => {
+            status.folder_problem("journal", &error);
+            (None, peek())
+        }
+    };
+    status.lock = match lock {
+        Ok(Look::Free) => Lock::Free,
+        Ok(Look::Held(holder)) => Lock::Held(holder),
+        Err(error) => {
+            status.folder_problem("lock", &error);
+            Lock::Unknown
+        }
+    };
+    match found? {
+        Found::Nothing => status.journal = Journal::Empty,
+        Found::Problem(problem) => status.journal = Journal::Unusable(problem.to_string()),
+        Found::Record(record) => {
+            status.journal = Journal::Left(Box::new(left(&record, &status.lock, status.time)));
+            return Some(*record);
+        }
+    }
+    None
+}
+
+/// The journal and the lock at one moment, without taking the lock: a run that lives holds it from before it writes its record
+/// until after it removes it, so a record that is the same before and after a look at the lock belongs to what the lock said.
+fn journal_and_lock(file: &JournalFile) -> Result<(Found, Result<Look, FolderError>), FolderError> {
+    let mut before = file.look()?;
+    for _ in 1..LOOKS {
+        let lock = peek();
+        let after = file.look()?;
+        if before == after {
+            return Ok((after, lock));
+        }
+        before = after;
+    }
+    Ok((before, peek()))
+}
+
+fn peek() -> Result<Look, FolderError> {
+    lock::peek(Path::new(lock::FOLDER))
+}
+
+fn left(record: &Record, lock: &Lock, now: u64) -> Left {
+    let there = ids::boot().is_ok_and(|boot| ids::is_there(&record.boot, record.pid, &boot));
+    let what = match (record.phase, lock) {
+        // Also while a recovery looks at it; a run that works on a held host writes another phase.
+        (Phase::Held, _) => What::Held,
+        (_, Lock::Held(_)) => What::UnderWay,
+        // Without a lock to look at, its process is the next best sign.
+        (_, Lock::Unknown) if there => What::UnderWay,
+        _ => What::Interrupted,
+    };
+    let mut pools: Vec<PoolName> = record.nodes.iter().flat_map(|node| node.pools.iter().cloned()).collect();
+    pools.sort();
+    pools.dedup();
+    Left {
+        what,
+        run: record.run.clone(),
+        pid: record.pid,
+        process_is_there: there,
+        since: record.since.clone(),
+        out_seconds: elapsed(&record.since, now),
+        user: record.user.clone(),
+        reason: record.reason.clone(),
+        phase: record.phase,
+        pools,
+        units: record.units.clone(),
+    }
+}
+
+/// Catalog, store, load balancers, slots.
+fn look_at_pools(cli: &Cli, status: &mut Status, named: &[PoolName], record: Option<&Record>) {
+    let own_name = settings::own_name(cli);
+    if !settings::exists(&cli.catalog) && !settings::exists(&cli.config) && named.is_empty() {
+        status.host = own_name.ok();
+        status.notes.push(format!("'{}' does not exist: this host is in no pool", cli.catalog.display()));
+        return;
+    }
+    match own_name {
+        Ok(host) => status.host = Some(host),
+        Err(failure) => {
+            status.host = record.map(|record| record.host.clone());
+            status.problems.push(Problem::new("configuration", failure));
+        }
+    }
+    match settings::data_centre(cli) {
+        Ok(name) => status.data_centre = Some(name),
+        Err(failure) => {
+            status.data_centre = record.map(|record| record.data_centre.clone());
+            status.problems.push(Problem::new("configuration", failure));
+        }
+    }
+    let mut store = match conftool::Settings::load(&cli.config, environment::home().as_deref(), &trusted::read) {
+        Ok(settings) => open(&settings).map(|store| (settings, store)),
+        Err(error) => Err(settings::load_failure(error)),
+    }
+    .map_err(|failure| status.problems.push(Problem::new("store", failure)))
+    .ok();
+    let pools = known_pools(cli, status, named);
+    read_pools(cli, status, store.as_mut().map(|(_, store)| store), pools, named);
+    if let Some((settings, _)) = &store {
+        look_at_slots(cli, status, settings);
+    }
+}
+
+/// A store that writes nothing, so that there is nothing to audit.
+fn open(settings: &conftool::Settings) -> Result<conftool::Store, Failure> {
+    let audit = Audit { user: None, host: String::new(), sink: Box::new(|_| {}) };
+    settings.open("status", audit).map_err(|error| crate::run::store_failure(&error))
+}
+
+/// The pools to be looked at: those named, or all of the catalog.
+fn known_pools(cli: &Cli, status: &mut Status, named: &[PoolName]) -> Vec<restart_core::Pool> {
+    let catalog = match Catalog::load(&cli.catalog, &trusted::read) {
+        Ok(catalog) => catalog,
+        Err(error) => {
+            status.problems.push(Problem::new("configuration", settings::load_failure(error)));
+            return Vec::new();
+        }
+    };
+    let mut names = named.to_vec();
+    if cli.pools.is_empty() {
+        for name in catalog.names() {
+            match PoolName::new(name) {
+                Ok(name) => names.push(name),
+                Err(error) => status.notes.push(format!("'{}': {error}", cli.catalog.display())),
+            }
+        }
+    }
+    names.sort();
+    names.dedup();
+    let mut pools = Vec::new();
+    for name in names {
+        match catalog.pools(std::slice::from_ref(&name)) {
+            Ok(found) => pools.extend(found),
+            Err(error) if named.contains(&name) => {
+                status.problem("configuration", ExitCode::Configuration, error.to_string());
+            }
+            Err(error) => status.notes.push(error.to_string()),
+        }
+    }
+    pools
+}
+
+/// Reads each place of the pools once, and asks each load balancer once for each pool that is this host's, or may be.
+fn read_pools(
+    cli: &Cli,
+    status: &mut Status,
+    store: Option<&mut conftool::Store>,
+    pools: Vec<restart_core::Pool>,
+    named: &[PoolName],
+) {
+    let (Some(host), Some(data_centre)) = (status.host.clone(), status.data_centre.clone()) else { return };
+    let listings = read_places(status, store, &data_centre, &pools, named);
+    let mut seen = Vec::new();
+    for pool in pools {
+        let path = pool.path(&data_centre);
+        let is_named = named.contains(&pool.name);
+        let in_store = match listings.get(&path) {
+            None => InStore::Unknown,
+            Some(listing) => in_store(listing, &host).unwrap_or_else(|error| {
+                status.problem("store", ExitCode::Configuration, format!("pool '{}': {error}", pool.name));
+                InStore::Unknown
+            }),
+        };
+        if is_named || !matches!(in_store, InStore::Absent) {
+            seen.push((pool, path.node(&host), in_store, is_named));
+        }
+    }
+    let question = |pool: &restart_core::Pool| {
+        let (name, port, host) = (pool.name.clone(), pool.port, host.clone());
+        pool.balancers.clone().into_iter().map(move |balancer| Question {
+            balancer,
+            pool: name.clone(),
+            port,
+            host: host.clone(),
+        })
+    };
+    let questions: Vec<Question> = seen.iter().flat_map(|(pool, ..)| question(pool)).collect();
+    let mut balancers = AllAtOnce::new(PyBal, cli.timeout);
+    let mut verdicts = ask_once(&mut balancers, &questions, cli.timeout + SPARE).into_iter();
+    let mut hidden = Vec::new();
+    for (pool, node, store, is_named) in seen {
+        let load_balancers: Vec<Asked> =
+            pool.balancers.iter().cloned().zip(&mut verdicts).map(|(name, verdict)| Asked { name, verdict }).collect();
+        // Where the store does not say whether the host is in the pool, a load balancer that knows it does.
+        let knows = |asked: &Asked| !matches!(asked.verdict, Verdict::Absent | Verdict::Unknown(_));
+        if is_named || !matches!(store, InStore::Unknown) || load_balancers.iter().any(knows) {
+            status.pools.push(Pool { pool: pool.name, node: node.to_string(), store, load_balancers });
+        } else {
+            hidden.push(format!("'{}'", pool.name));
+        }
+    }
+    let in_none = |pool: &Pool| matches!(pool.store, InStore::Absent);
+    if !cli.pools.is_empty() && !status.pools.is_empty() && status.pools.iter().all(in_none) {
+        status.problem("configuration", ExitCode::Configuration, format!("'{host}' is in none of the pools named"));
+    }
+    if !hidden.is_empty() {
+        status.notes.push(format!("not known whether this host is in {}", hidden.join(", ")));
+    }
+}
+
+/// Reads each place once. A store that cannot be reached is not asked for the next one; one that refuses a place may be right,
+/// where the user of etcd has no business in other pools than those named.
+fn read_places(
+    status: &mut Status,
+    store: Option<&mut conftool::Store>,
+    data_centre: &Tag,
+    pools: &[restart_core::Pool],
+    named: &[PoolName],
+) -> BTreeMap<PoolPath, Listing> {
+    let mut listings = BTreeMap::new();
+    let Some(store) = store else { return listings };
+    let mut places: BTreeMap<PoolPath, bool> = BTreeMap::new();
+    for pool in pools {
+        *places.entry(pool.path(data_centre)).or_default() |= named.contains(&pool.name);
+    }
+    let mut refusals = Vec::new();
+    for (path, is_named) in places {
+        match store.list(&path) {
+            Ok(listing) => _ = listings.insert(path, listing),
+            Err(StoreError::Unreachable(why)) => {
+                status.store = Store::Down;
+                status.problem("store", ExitCode::Unreachable, why);
+                break;
+            }
+            Err(error) => refusals.push((is_named, error.to_string())),
+        }
+    }
+    if status.store != Store::Down && !(listings.is_empty() && refusals.is_empty()) {
+        status.store = if listings.is_empty() { Store::Down } else { Store::Up };
+    }
+    for (is_named, why) in refusals {
+        if is_named || listings.is_empty() {
+            status.problem("store", ExitCode::Configuration, why);
+        } else {
+            status.notes.push(why);
+        }
+    }
+    listings
+}
+
+fn in_store(listing: &Listing, host: &restart_core::Fqdn) -> Result<InStore, StoreError> {
+    let count = |wanted: &[Pooled]| listing.nodes.iter().filter(|node| wanted.contains(&node.pooled)).count();
+    Ok(match listing.node(host)? {
+        None => InStore::Absent,
+        Some(node) => InStore::Node {
+            pooled: node.pooled,
+            pooled_hosts: count(&[Pooled::Yes]),
+            hosts: count(&[Pooled::Yes, Pooled::No]),
+        },
+    })
+}
+
+/// The slots of the limits that these pools have a part in.
+fn look_at_slots(cli: &Cli, status: &mut Status, store: &conftool::Settings) {
+    if cli.slots.as_deref() != Some("etcd") && settings::exists(&cli.poolcounter_config) {
+        status.slots = Slots::Poolcounter { file: cli.poolcounter_config.display().to_string() };
+        return;
+    }
+    // An answer there would be no news, and a wait.
+    if !store.has_leases() || status.store == Store::Down {
+        return;
+    }
+    let limits = match store.slot_holders() {
+        Ok(limits) => limits,
+        // A user of etcd who may not see them can be one whose runs need none.
+        Err(StoreError::Refused(why)) => {
+            status.notes.push(why);
+            return;
+        }
+        Err(error) => {
+            status.problem("slots", ExitCode::Unreachable, error.to_string());
+            return;
+        }
+    };
+    let Some(data_centre) = &status.data_centre else { return };
+    let prefix = format!("ServiceRestarter::{data_centre}::");
+    let pools: Vec<String> = status.pools.iter().map(|pool| format!("-{}-", pool.pool)).collect();
+    let ours = |limit: &String| {
+        // `pool1-pool2`: a name with a '-' in it may match more than it should, which shows a line too many.
+        let of = limit.strip_prefix(&prefix).map(|of| format!("-{of}-"));
+        of.is_some_and(|of| pools.iter().any(|pool| of.contains(pool.as_str())))
+    };
+    let limits = limits.into_iter().filter(|(limit, _)| ours(limit));
+    let limits = limits.map(|(limit, holders)| Limit { limit, holders }).collect();
+    status.slots = Slots::Etcd { limits };
+}
+
+/// The units named, and those that the journal names.
+fn look_at_units(cli: &Cli, status: &mut Status, record: Option<&Record>) {
+    let mut units: Vec<UnitName> = Vec::new();
+    for unit in cli.services.iter().chain(record.iter().flat_map(|record| &record.units)) {
+        if !units.contains(unit) {
+            units.push(unit.clone());
+        }
+    }
+    if units.is_empty() {
+        return;
+    }
+    let mut services = match Systemctl::new() {
+        Ok(services) => services,
+        Err(error) => {
+            status.problem("units", ExitCode::Unreachable, error.to_string());
+            return;
+        }
+    };
+    for unit in units {
+        let (active, state, pid) = match services.status(&unit) {
+            Ok(seen) => match &seen.load {
+                LoadState::Loaded => {
+                    let active = matches!(seen.active, ActiveState::Active | ActiveState::Reloading);
+                    let mut state = format!("{} ({})", seen.active.as_str(), seen.sub);
+                    if seen.result != "success" {
+                        state += &format!(", result '{}'", seen.result);
+                    }
+                    if seen.job {
+                        state += ", systemd has a job for it";
+                    }
+                    (Some(active), state, seen.main_pid)
+                }
+                LoadState::NotFound => (Some(false), "does not exist on this host".to_owned(), None),
+                LoadState::Masked => (Some(false), "is masked".to_owned(), None),
+                LoadState::Other(word) => (Some(false), word.clone(), None),
+            },
+            Err(error) => {
+                status.problem("units", ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}"));
+                (None, "not known".to_owned(), None)
+            }
+        };
+        status.units.push(Unit { unit, active, state, pid });
+    }
+}
+
+impl Status {
+    fn problem(&mut self, part: &'static str, code: ExitCode, message: String) {
+        self.problems.push(Problem::new(part, Failure::new(code, message)));
+    }
+
+    fn folder_problem(&mut self, part: &'static str, error: &FolderError) {
+        let message = match error.exit_code() {
+            // With root's rights it is not a matter of who looks.
+            ExitCode::NotPermitted if !environment::is_root() => format!("not permitted to look: {error}"),
+            _ => error.to_string(),
+        };
+        self.problem(part, error.exit_code(), message);
+    }
+}

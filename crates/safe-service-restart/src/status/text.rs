@@ -1,0 +1,194 @@
+//! The status for somebody who was woken up: first whether the host is in service, and if not, why, and what puts it back; then
+//! one thing a line, in columns. What came from outside can neither forge a line nor move the cursor.
+
+use host::printable;
+use restart_core::{Phase, Pooled, UnitName};
+
+use super::{InService, InStore, Journal, Left, Lock, Slots, Status, Store, What};
+
+/// A line in three columns: what it is about, which one, and how it stands.
+type Row = [String; 3];
+
+/// All lines.
+pub(super) fn lines(status: &Status) -> Vec<String> {
+    let mut lines = vec![headline(status)];
+    let mut rows = Vec::new();
+    if let Some(left) = status.left() {
+        rows.extend(left_rows(left));
+    }
+    if let Some(command) = &status.way_back {
+        rows.push(row("put back", command, ""));
+    }
+    rows.extend(pool_rows(status));
+    for unit in &status.units {
+        let process = unit.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+        rows.push(row("unit", unit.unit.as_str(), &format!("{}{process}", unit.state)));
+    }
+    rows.push(row("lock", "", &lock(&status.lock)));
+    rows.extend(slot_rows(&status.slots));
+    rows.push(row("journal", "", &journal(&status.journal)));
+    for sentence in &status.set_aside {
+        rows.push(row("journal", "", sentence));
+    }
+    for problem in &status.problems {
+        rows.push(row("PROBLEM", "", &format!("{}: {}", problem.part, problem.failure)));
+    }
+    for note in &status.notes {
+        rows.push(row("note", "", note));
+    }
+    lines.extend(aligned(&rows));
+    lines.iter().map(|line| printable(line)).collect()
+}
+
+/// Whether the host is in service, and why not.
+fn headline(status: &Status) -> String {
+    let host = status.host.as_ref().map_or("this host", |host| host.as_str());
+    let service = status.in_service();
+    let words = match service {
+        InService::Yes => "IN SERVICE",
+        InService::No => "OUT OF SERVICE",
+        InService::Partly => "PARTLY IN SERVICE",
+        InService::Unknown => "NOT KNOWN to be in service",
+        InService::NoPool => "in no pool",
+    };
+    let certain = if status.is_uncertain() && service != InService::Unknown { ", as far as could be seen" } else { "" };
+    format!("{host} is {words}{certain}{}", why(status, service))
+}
+
+fn why(status: &Status, service: InService) -> String {
+    if let Some(left) = status.left() {
+        let long = left.out_seconds.map(|out| format!(" ({})", for_long(out))).unwrap_or_default();
+        let since = format!("since {}{long}", left.since);
+        return match (left.what, service) {
+            (What::UnderWay, InService::Yes) => format!("; a run of ours is under way {since}"),
+            (What::UnderWay, _) => format!(": a run of ours has it {since}"),
+            // Somebody else pooled it; the journal stays until a run, or --pool, closes it.
+            (_, InService::Yes) => format!(", though a run of ours took it out {since} and did not put it back"),
+            (What::Held, _) => format!(": held by us {since}, on purpose"),
+            (What::Interrupted, _) => format!(": taken out {since} by a run of ours that died"),
+        };
+    }
+    match (&status.journal, service) {
+        (_, InService::Yes | InService::NoPool | InService::Unknown) => "",
+        (Journal::Empty, _) => ", and not because of us",
+        (Journal::Unknown | Journal::Unusable(_), _) => "; whether because of us is not known",
+        (Journal::Left(_), _) => "",
+    }
+    .to_owned()
+}
+
+/// Who did it and why.
+fn left_rows(left: &Left) -> Vec<Row> {
+    let user = left.user.as_deref().unwrap_or("root");
+    let there = if left.process_is_there || left.what == What::Held { "" } else { " (gone)" };
+    let mut rows = vec![row("by", &format!("'{user}', process {}{there}, run {}", left.pid, left.run), "")];
+    if let Some(reason) = left.reason.as_deref().filter(|reason| !reason.is_empty()) {
+        rows.push(row("because", reason, ""));
+    }
+    rows
+}
+
+fn pool_rows(status: &Status) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for pool in &status.pools {
+        let state = match &pool.store {
+            InStore::Unknown => "not known".to_owned(),
+            InStore::Absent => format!("no object {} in the store", pool.node),
+            InStore::Node { pooled, pooled_hosts, hosts } => {
+                let long = if *pooled == Pooled::Inactive { ", for long" } else { "" };
+                format!("'{pooled}' in the store{long}; {pooled_hosts} of {hosts} hosts are pooled")
+            }
+        };
+        rows.push(row("pool", pool.pool.as_str(), &state));
+        for asked in &pool.load_balancers {
+            let stray = pool.strays().any(|(stray, _)| std::ptr::eq(stray, asked));
+            let mark = if stray { " <--" } else { "" };
+            rows.push(row("  lb", &asked.name.to_string(), &format!("{}{mark}", asked.verdict)));
+        }
+        if pool.load_balancers.is_empty() {
+            rows.push(row("  lb", "none", "the catalog says 'lb: none'"));
+        }
+    }
+    if status.store == Store::Down {
+        rows.push(row("store", "", "AWAY: what stands in it is not known"));
+    }
+    rows
+}
+
+fn lock(lock: &Lock) -> String {
+    match lock {
+        Lock::Unknown => "not known".to_owned(),
+        Lock::Free => "free".to_owned(),
+        Lock::Held(None) => "held; by whom, it has not said".to_owned(),
+        Lock::Held(Some(holder)) => {
+            let user = holder.user.as_deref().unwrap_or("root");
+            let reason = holder.reason.as_deref().map(|text| format!(", because: {text}"));
+            let host::Holder { pid, tool, since, .. } = holder;
+            format!("held by '{user}', process {pid} of {tool}, since {since}{}", reason.unwrap_or_default())
+        }
+    }
+}
+
+fn slot_rows(slots: &Slots) -> Vec<Row> {
+    match slots {
+        Slots::Unknown => Vec::new(),
+        Slots::Poolcounter { file } => {
+            vec![row("slots", "", &format!("counted by poolcounter ('{file}'), which knows no names"))]
+        }
+        Slots::Etcd { limits } if limits.is_empty() => vec![row("slots", "", "all free")],
+        Slots::Etcd { limits } => limits
+            .iter()
+            .flat_map(|limit| limit.holders.iter().map(|holder| row("slot", &limit.limit, holder)))
+            .collect(),
+    }
+}
+
+fn journal(journal: &Journal) -> String {
+    match journal {
+        Journal::Unknown => "not known".to_owned(),
+        Journal::Empty => "empty: no run left anything to be done".to_owned(),
+        Journal::Unusable(sentence) => sentence.clone(),
+        Journal::Left(left) => {
+            let pools: Vec<String> = left.pools.iter().map(|pool| format!("'{pool}'")).collect();
+            let units: Vec<&str> = left.units.iter().map(UnitName::as_str).collect();
+            let phase = match left.phase {
+                Phase::TakingOut => "it was taking the host out",
+                Phase::Restarting => "it was restarting the units",
+                Phase::BringingBack => "it was bringing the host back",
+                Phase::Held => "it left the host out on purpose",
+            };
+            let units = if units.is_empty() { String::new() } else { format!(", for {}", units.join(", ")) };
+            format!("a run took the host out of {}{units}: {phase}", pools.join(", "))
+        }
+    }
+}
+
+/// The two largest parts of a time: `2h 3m`.
+pub(super) fn for_long(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let parts = [(days, 'd'), (hours, 'h'), (minutes, 'm'), (seconds % 60, 's')];
+    let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(3);
+    let words: Vec<String> = parts[first..].iter().take(2).map(|(count, unit)| format!("{count}{unit}")).collect();
+    words.join(" ")
+}
+
+fn row(what: &str, which: &str, how: &str) -> Row {
+    [what.to_owned(), which.to_owned(), how.to_owned()]
+}
+
+/// Pads the first two columns. A row with two columns only has no part in the width of the second.
+fn aligned(rows: &[Row]) -> Vec<String> {
+    let width = |column: usize| {
+        let rows = rows.iter().filter(|row| column == 0 || !row[2].is_empty());
+        rows.map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let (first, second) = (width(0), width(1));
+    let line = |[what, which, how]: &Row| {
+        if which.is_empty() {
+            format!("{what:first$}  {how}")
+        } else {
+            format!("{what:first$}  {which:second$}  {how}")
+        }
+    };
+    rows.iter().map(|row| line(row).trim_end().to_owned()).collect()
+}
