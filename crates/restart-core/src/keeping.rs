@@ -71,24 +71,26 @@ impl Run<'_> {
         Some(Depooled { pools, write, revision: member.revision, held: member.held })
     }
 
-    /// The host is as it should be, or an operator has taken over: nothing is left to be remembered.
+    /// The host is as it should be, or an operator has taken over: nothing is left to be remembered, but for what was not this
+    /// run's to put back.
     pub(crate) fn close_journal(&mut self) {
-        self.count_as_back();
-        if let Err(error) = self.parts.journal.clear() {
-            self.report.warn(format!("the journal could not be removed, and will be finished once more: {error}"));
+        // A host that is still held counts on.
+        if self.remains.is_none() {
+            self.count_as_back();
+        }
+        let closed = match &self.remains {
+            None => self.parts.journal.clear(),
+            Some(record) => self.parts.journal.keep(record),
+        };
+        if let Err(error) = closed {
+            self.report.warn(format!("the journal could not be closed, and will be finished once more: {error}"));
         }
     }
 
     /// After an abort: what an earlier run held is held as before.
     pub(crate) fn close_journal_but_for_held(&mut self) {
-        match &self.job.held {
-            None => self.close_journal(),
-            Some(held) => {
-                if let Err(error) = self.parts.journal.keep(held) {
-                    self.report.warn(format!("the journal could not be put back as it was: {error}"));
-                }
-            }
-        }
+        self.remains.clone_from(&self.job.held);
+        self.close_journal();
     }
 
     /// Finds the nodes that an earlier run took out and held, as far as they are still out because of it.

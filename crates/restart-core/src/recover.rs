@@ -44,9 +44,9 @@ impl Run<'_> {
         self.read_nodes()?;
         self.take_over(record);
         // What was held before the run that died is not this recovery's to put back, unless that run restarted the units.
-        let mut held = Vec::new();
         if record.phase == Phase::TakingOut {
-            held.extend(record.nodes.iter().filter(|out| out.held).cloned());
+            let held: Vec<_> = record.nodes.iter().filter(|out| out.held).cloned().collect();
+            self.remains = (!held.is_empty()).then(|| Record { nodes: held, phase: Phase::Held, ..record.clone() });
             for member in self.members.iter_mut().filter(|member| member.held) {
                 member.hold = Hold::Untouched;
             }
@@ -56,12 +56,6 @@ impl Run<'_> {
             self.bring_back_now();
         } else {
             self.leave_depooled(sick);
-        }
-        if self.state == State::BroughtBack && !held.is_empty() {
-            let rest = Record { nodes: held, phase: Phase::Held, ..record.clone() };
-            if let Err(error) = self.parts.journal.keep(&rest) {
-                self.report.warn(format!("the journal of what is still held could not be written: {error}"));
-            }
         }
         Ok(())
     }

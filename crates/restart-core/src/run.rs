@@ -2,7 +2,7 @@
 //! report it grows. The steps themselves are in `take_out.rs` and `bring_back.rs`.
 
 use crate::clock::{Heed, Stopped};
-use crate::journal::Phase;
+use crate::journal::{Phase, Record};
 use crate::load_balancer::Question;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, NodeId, Pool, Pooled};
@@ -90,6 +90,8 @@ pub(crate) struct Run<'a> {
     pub(crate) restarts: bool,
     /// What was asked for is to put the host back.
     pub(crate) returns: bool,
+    /// What stays in the journal when this run is done with it: what it was not to put back.
+    pub(crate) remains: Option<Record>,
     /// A slot was asked for: there is one to look after and to give back.
     pub(crate) slot: bool,
     /// It was granted.
@@ -111,6 +113,7 @@ impl<'a> Run<'a> {
             state: State::AsFound,
             restarts: false,
             returns: false,
+            remains: None,
             slot: false,
             slot_granted: false,
         }

@@ -1,6 +1,8 @@
 //! What the project promises of its speed, measured on this machine in one run: each figure is a median over interleaved
 //! runs, beside what it is compared with. Nothing is asserted here; a goal that is missed is said to be.
 
+mod slots;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use testbed::etcd::{Driver, Watched};
 use testbed::prepared::product_binary;
-use testbed::site::{POOL, Site, UNIT};
+use testbed::site::{Builder, POOL, Site, UNIT};
 
 const TOOL: &str = "/usr/sbin/safe-service-restart";
 /// Interleaved runs of a safe restart, which takes a second or two.
@@ -35,14 +37,22 @@ fn main() -> Result<()> {
         return print_peak(program);
     }
     help()?;
-    // The start limit would spoil what is measured; what happens when it hits is a system test.
-    let limitless = "[Unit]\nStartLimitIntervalSec=0\n";
-    let site = Site::builder().binaries(&["safe-service-restart"]);
-    let site = site.each_host(move |host| host.drop_in("php8.2-fpm.service", "limit.conf", limitless)).boot()?;
+    slots::hand_over()?;
+    slots::journal_and_slot(Driver::V2)?;
+    slots::journal_and_slot(Driver::V3)?;
+    let site = site().boot()?;
     forced(&site)?;
     let bare = safe(&site)?;
     println!("  (bare systemctl restart in the same runs: {})", ms(bare));
     under_load(&site)
+}
+
+/// A site whose units may be started as often as one likes: the start limit would spoil what is measured, and what happens when it
+/// hits is a system test.
+fn site() -> Builder {
+    let limitless = "[Unit]\nStartLimitIntervalSec=0\n";
+    let site = Site::builder().binaries(&["safe-service-restart"]);
+    site.each_host(move |host| host.drop_in("php8.2-fpm.service", "limit.conf", limitless))
 }
 
 /// `--help`: what every start costs, in time and memory.
