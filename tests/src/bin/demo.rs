@@ -18,10 +18,11 @@ const RATE: u32 = 60;
 const WORK: Duration = Duration::from_millis(200);
 
 /// What each phase of the report means to somebody who sees it for the first time.
-const PHASES: [(&str, &str); 10] = [
+const PHASES: [(&str, &str); 11] = [
     ("look at units", "the unit exists, systemd can restart it"),
     ("read pools", "this host's object in etcd says 'pooled: yes'"),
     ("first look at load balancers", "each of them knows this host"),
+    ("open journal", "what is about to be done is on disk"),
     ("depool", "the object now says 'pooled: no'"),
     ("load balancers stop sending", "each of them was seen to let go of this host"),
     ("drain", "the grace period for requests in flight"),
