@@ -33,7 +33,6 @@ impl Run<'_> {
         self.state = State::PerhapsDepooled;
         let who = describe(record);
         if record.phase == Phase::Held {
-            self.take_over(record);
             self.state = State::Held;
             let message = format!("'{}' is held depooled since {}, by {who}", record.host, record.since);
             return Err(Failure::new(ExitCode::LeftDepooled, message).into());

@@ -48,11 +48,16 @@ impl Run<'_> {
     }
 
     fn pools_in_words(&self) -> Vec<String> {
+        let remedy = format!("put it back with '{}'", self.job.way_back);
+        if self.state == State::Held {
+            // By the journal alone: the store was not read.
+            let pools = self.pool_names(&(0..self.pools.len()).collect::<Vec<_>>());
+            return vec![format!("held depooled in {pools} by an earlier run; once it is healthy, {remedy}")];
+        }
         let mut clauses = Vec::new();
         let out = self.pools_where(|member| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_)));
         let back = self.pools_where(|member| matches!(member.hold, Hold::Returned));
         let theirs = self.pools_where(|member| matches!(member.hold, Hold::Theirs));
-        let remedy = format!("put it back with '{}'", self.job.way_back);
         let as_found = match self.state {
             State::AsFound => theirs.is_empty(),
             _ => out.is_empty() && back.is_empty() && theirs.is_empty(),
@@ -67,7 +72,6 @@ impl Run<'_> {
         if !out.is_empty() {
             clauses.push(match self.state {
                 State::LeftDepooled => format!("left depooled in {out}; once it is healthy, {remedy}"),
-                State::Held => format!("held depooled in {out} by an earlier run; once it is healthy, {remedy}"),
                 State::Depooled => format!("depooled in {out}; {remedy}"),
                 _ => format!("perhaps still depooled in {out}; {remedy}"),
             });

@@ -141,7 +141,7 @@ fn a_host_whose_unit_does_not_run_is_held_by_the_recovery_and_then_only_reported
     assert_eq!(record.phase, Phase::Held);
     scene.handle.0.borrow_mut().start_anew("php.service");
     let ended = scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::LeftDepooled);
-    ended.leaves("api", "no w10").says("is held depooled since");
+    ended.leaves("api", "no w10").says("is held depooled since").state("held depooled in 'api' by an earlier run");
     assert_eq!(scene.handle.0.borrow().journal, Some(record));
 }
 
