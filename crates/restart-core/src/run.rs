@@ -9,6 +9,7 @@ use crate::pool::{Node, NodeId, Pool, Pooled};
 use crate::report::{BalancerReport, PhaseReport, PlannedStep, PoolReport, Report, ServicesState};
 use crate::restart::restart;
 use crate::sequence::{Action, Job, Parts, Place, Purpose};
+use crate::service::UnitStatus;
 use crate::state::State;
 use crate::store::{StoreError, Write};
 use crate::watch::{Patience, Unseen, Wanted, Watched, watch};
@@ -96,6 +97,8 @@ pub(crate) struct Run<'a> {
     pub(crate) slot: bool,
     /// It was granted.
     pub(crate) slot_granted: bool,
+    /// The first unit as the last look before the restart saw it.
+    pub(crate) first_unit: Option<UnitStatus>,
 }
 
 impl<'a> Run<'a> {
@@ -116,6 +119,7 @@ impl<'a> Run<'a> {
             remains: None,
             slot: false,
             slot_granted: false,
+            first_unit: None,
         }
     }
 
@@ -132,7 +136,6 @@ impl<'a> Run<'a> {
     /// Restarts or reloads every unit, in order. One that fails does not keep the others from being tried.
     pub(crate) fn restart_units(&mut self) -> Result<(), Vec<Failure>> {
         let word = self.job.action.verb().as_str();
-        self.note_phase(Phase::Restarting);
         let mut failures = Vec::new();
         let mut missing = 0;
         self.phase("restart", |run| {
@@ -145,7 +148,11 @@ impl<'a> Run<'a> {
                 // As late as can be, so that whatever happened to the unit meanwhile is not taken for our doing. A forced
                 // restart does without: it must not wait for anything.
                 let look = run.job.place.is_some() || run.job.action == Action::Reload || !run.forced;
-                let before = if look { run.parts.services.status(unit).ok() } else { None };
+                let before = match run.first_unit.take() {
+                    Some(status) => Some(status),
+                    None if look => run.parts.services.status(unit).ok(),
+                    None => None,
+                };
                 let done = restart(&mut run.parts, unit, run.job.action, run.job.settle, before.as_ref());
                 for note in done.notes {
                     run.report.warn(note);

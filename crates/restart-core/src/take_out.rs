@@ -217,9 +217,12 @@ impl Run<'_> {
                 let what = format!("cannot confirm, right before the restart, that '{}' is not pooled", run.host);
                 abort(unseen, &what, ExitCode::Failed)
             })?;
-            // Load balancers follow the store, so the store has the last word.
-            run.nobody_pooled()?;
             run.slot_is_ours()?;
+            // All that the restart needs and that takes time, before the store is read for the last time: load balancers
+            // follow the store, so it has the last word, and nothing comes between it and the restart.
+            run.first_unit = run.job.units.first().and_then(|unit| run.parts.services.status(unit).ok());
+            run.note_phase(Phase::Restarting);
+            run.nobody_pooled()?;
             Ok(Heed::First.check(run.parts.stop)?)
         })
     }

@@ -132,7 +132,7 @@ proptest! {
             // Half of them at the very moment, half of them a while after it.
             scene = match delay {
                 0..2000 => scene.at(moment, move |world| happen(world, mishap)),
-                _ => scene.after(moment, ms(delay - 2000), move |world| happen(world, mishap)),
+                _ => scene.after(moment, ms(delay - 1999), move |world| happen(world, mishap)),
             };
         }
         let ended = scene.safe_restart();
