@@ -33,7 +33,7 @@ pub struct Cell {
     pub phase: Phase,
     /// What goes wrong.
     pub fault: Fault,
-    /// How the run may end.
+    /// How the run may end; in any way, if there is none here.
     pub ends: Vec<End>,
     /// Run by default, not only with everything.
     pub critical: bool,
@@ -99,7 +99,7 @@ const ROWS: &[Row] = &[
     ("forced restart",      Fault::Forced,          ".      0       0      0        0*      0       0*       0*      0"),
     ("disk read-only",      Fault::DiskReadOnly,    "1*     1       1*     0        0*      0       0*       0       0"),
     ("disk full",           Fault::DiskFull,        "1*     1       1*     0        0*      0       0        0*      0"),
-    ("host rebooted",       Fault::Reboot,          ".      ANY     ANY    ANY      ANY     ANY     ANY      ANY     ANY"),
+    ("host rebooted",       Fault::Reboot,          ".      ANY     ANY    ANY*     ANY     ANY     ANY*     ANY     ANY"),
     ("power cut",           Fault::PowerCut,        ".      KILL    KILL   KILL*    KILL*   KILL    KILL|3*  KILL|3  KILL*"),
 ];
 
@@ -137,11 +137,8 @@ fn ends(text: &str) -> Vec<End> {
     let signal = |name: &str| format!("SIG{name}").parse().ok().map(End::Signal);
     match (text, text.parse()) {
         (_, Ok(code)) => vec![End::Code(code)],
-        // systemd stops everything in an order of its own, and the run is told last.
-        ("ANY", _) => {
-            let signals = [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGHUP].map(End::Signal);
-            [0, 1, 3, 4, 5, 69].map(End::Code).into_iter().chain(signals).collect()
-        }
+        // What ends then is systemd-run, which runs the run, and is told whatever systemd still can tell.
+        ("ANY", _) => vec![],
         (name, Err(_)) => vec![signal(name).unwrap_or_else(|| panic!("'{name}' is no way to end"))],
     }
 }

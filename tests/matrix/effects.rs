@@ -18,9 +18,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use testbed::etcd::Driver;
 use testbed::host::Output;
-use testbed::{Result, wait};
+use testbed::{Result, process, wait};
 
-use crate::stand::{Kind, LIMIT, OBJECT, Stand, TOOL, let_go, parent, signal_of, status};
+use crate::stand::{Kind, LIMIT, OBJECT, Stand, TOOL, signal_of};
 use crate::{DRIVERS, full, say, story};
 
 /// What is killed at, and at which share of the calls by default: one of so many. One that is not here, and that a later libc
@@ -235,14 +235,14 @@ fn traced(stand: &Stand, victim: Victim, strace: &[&str]) -> Result<(Output, Str
     let log = tempfile::NamedTempFile::new().context("cannot make a file for strace")?;
     let mut tracer = Tracer::attach(pid, strace, log.path())?;
     // It lets the run go on in turn.
-    let_go(parent(pid)?)?;
+    run.let_go()?;
     let output = run.wait(LIMIT)?;
     tracer.wait()?;
     Ok((output, std::fs::read_to_string(log.path())?))
 }
 
 fn is_stopped(pid: Pid) -> bool {
-    status(pid, "State").starts_with('T')
+    process::status(pid, "State").starts_with('T')
 }
 
 /// strace; ends with this value.
@@ -261,7 +261,7 @@ impl Tracer {
             .spawn()
             .context("cannot start strace: run tests/prepare")?;
         let tracer = Self(child);
-        wait::until("strace to attach", LIMIT, || Ok(!matches!(status(pid, "TracerPid").as_str(), "" | "0")))?;
+        wait::until("strace to attach", LIMIT, || Ok(!matches!(process::status(pid, "TracerPid").as_str(), "" | "0")))?;
         Ok(tracer)
     }
 

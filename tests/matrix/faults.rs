@@ -10,7 +10,7 @@ use testbed::pybal::{Fault as LbFault, Health};
 use testbed::site::{POOL, UNIT};
 
 use crate::phases::Phase;
-use crate::stand::{HOST, Kind, OBJECT, Stand, TOOL, let_go, parent};
+use crate::stand::{HOST, Kind, OBJECT, Stand, TOOL};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +81,13 @@ impl Fault {
     }
 
     /// What has to be there before the run, so that the fault can come.
-    pub fn prepare(self, stand: &Stand) -> Result<()> {
+    pub fn prepare(self, stand: &mut Stand) -> Result<()> {
         match self {
-            Self::DiskReadOnly | Self::DiskFull => stand.own_disk(),
-            _ => Ok(()),
+            Self::DiskReadOnly | Self::DiskFull => stand.own_disk()?,
+            Self::Reboot => stand.runs_are_services(),
+            _ => {}
         }
+        Ok(())
     }
 
     /// Brings it about. There is no run yet in the phase [`Phase::Start`].
@@ -96,11 +98,9 @@ impl Fault {
             Self::Signal(signal) => run.map_or(Ok(()), |run| run.signal(signal))?,
             Self::StopThenKill => {
                 if let Some(run) = run {
-                    let nsenter = parent(run.pid()?)?;
                     run.signal(Signal::SIGSTOP)?;
                     thread::sleep(Duration::from_millis(500));
                     run.signal(Signal::SIGKILL)?;
-                    let_go(nsenter)?;
                 }
             }
             Self::EtcdRefused => (0..=last).try_for_each(|member| stand.site.etcd_mut().kill(member))?,
@@ -136,9 +136,7 @@ impl Fault {
             Self::DiskReadOnly => stand.spoil_disk(false)?,
             Self::DiskFull => stand.spoil_disk(true)?,
             Self::Reboot => {
-                // systemd hears only of the end of its own children, and a run's parent is our nsenter: it may go on waiting for
-                // one that has ended, and then its power is cut, as a watchdog would do.
-                let _ = stand.site.host_mut(0).stop();
+                stand.site.host_mut(0).stop()?;
                 stand.site.host_mut(0).boot_again()?;
             }
             Self::PowerCut => stand.site.host_mut(0).power_cut()?,

@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use testbed::etcd::{Driver, Etcd};
 use testbed::host::{Output, Running};
 use testbed::poolcounterd::{self, Poolcounterd};
@@ -87,6 +86,7 @@ pub struct Stand {
     poolcounter: Poolcounterd,
     poolcounter_lost: bool,
     holder: Option<TcpStream>,
+    services: bool,
 }
 
 impl Stand {
@@ -106,12 +106,13 @@ impl Stand {
             .boot()?;
         let poolcounter = Poolcounterd::start()?;
         site.host(0).write("/etc/poolcounter-backends.yaml", &poolcounter.backend("pc1"))?;
-        Ok(Self { site, driver, kind, poolcounter, poolcounter_lost: false, holder: None })
+        Ok(Self { site, driver, kind, poolcounter, poolcounter_lost: false, holder: None, services: false })
     }
 
     /// Lifts every fault that there may be, puts everything right, and makes sure of it.
     pub fn reset(&mut self) -> Result<Seen> {
         self.lift()?;
+        self.services = false;
         self.site.host(0).exec(&["bash", "-c", MEND])?.success()?;
         if self.raw()?.as_deref() != Some(OBJECT) {
             self.put(OBJECT)?;
@@ -161,7 +162,15 @@ impl Stand {
 
     /// The tool with these arguments, in the background.
     pub fn start(&self, arguments: &[&str]) -> Result<Running> {
-        self.site.host(0).spawn(&[&[TOOL], arguments].concat())
+        let service = "systemd-run --quiet --collect --wait --pipe --service-type=exec --";
+        let service: Vec<&str> = service.split_whitespace().filter(|_| self.services).collect();
+        self.site.host(0).spawn(&[service.as_slice(), &[TOOL], arguments].concat())
+    }
+
+    /// From now on a run is a service of the host's own systemd, which so takes part in the way down. Otherwise it is a child
+    /// of ours, and systemd never hears of its end.
+    pub fn runs_are_services(&mut self) {
+        self.services = true;
     }
 
     /// One recovery.
@@ -326,24 +335,6 @@ impl Stand {
 /// A load balancer may not know the host, which is what a cell was about.
 fn unknown(_: anyhow::Error) -> Result<()> {
     Ok(())
-}
-
-/// nsenter, between us and a command on the host: it stops when the command does, and has to be let go as well.
-pub fn let_go(nsenter: Pid) -> Result<()> {
-    wait::until("nsenter to stop", LIMIT, || Ok(status(nsenter, "State").starts_with('T')))?;
-    signal::kill(nsenter, Signal::SIGCONT).context("cannot let nsenter go on")
-}
-
-/// The parent of a process.
-pub fn parent(pid: Pid) -> Result<Pid> {
-    Ok(Pid::from_raw(status(pid, "PPid").parse().with_context(|| format!("process {pid} is gone"))?))
-}
-
-/// A line of what the kernel says of a process; empty when there is none.
-pub fn status(pid: Pid, field: &str) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    line.unwrap_or_default().trim_start_matches(':').trim().to_owned()
 }
 
 /// The signal that ended a command, if one did.

@@ -482,12 +482,9 @@ fn children(parent: Pid) -> Result<Vec<Pid>> {
 
 /// Whether a process is number 1 in a process namespace of its own.
 fn is_init(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.is_some_and(|numbers| {
-        let numbers: Vec<&str> = numbers.split_whitespace().collect();
-        numbers.len() > 1 && numbers.last() == Some(&"1")
-    })
+    let numbers = process::status(pid, "NSpid");
+    let numbers: Vec<&str> = numbers.split_whitespace().collect();
+    numbers.len() > 1 && numbers.last() == Some(&"1")
 }
 
 /// How a command on a host ended, and what it printed.
@@ -553,6 +550,7 @@ impl Collected {
 pub struct Running {
     command: String,
     nsenter: Child,
+    stopped: bool,
     stdout: Option<Collected>,
     stderr: Option<Collected>,
 }
@@ -561,13 +559,30 @@ impl Running {
     fn new(command: String, mut nsenter: Child) -> Self {
         let stdout = nsenter.stdout.take().map(Collected::from);
         let stderr = nsenter.stderr.take().map(Collected::from);
-        Self { command, nsenter, stdout, stderr }
+        Self { command, nsenter, stopped: false, stdout, stderr }
     }
 
     /// Sends a signal to the command itself.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         let pid = self.pid()?;
-        signal::kill(pid, signal).with_context(|| format!("cannot send {signal} to '{}'", self.command))
+        signal::kill(pid, signal).with_context(|| format!("cannot send {signal} to '{}'", self.command))?;
+        match signal {
+            Signal::SIGSTOP => self.stopped = true,
+            // It ends a process that stands still, too, but nsenter does not see that yet.
+            Signal::SIGKILL if self.stopped => self.let_go()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Lets a command go on, or be seen to end, that stopped. nsenter, which is between us and it, stops when it does, and lets
+    /// it go on when it goes on itself.
+    pub fn let_go(&mut self) -> Result<()> {
+        let nsenter = Pid::from_raw(self.nsenter.id().cast_signed());
+        let what = format!("nsenter to stop, like '{}'", self.command);
+        wait::until(&what, Duration::from_secs(5), || Ok(process::status(nsenter, "State").starts_with('T')))?;
+        self.stopped = false;
+        signal::kill(nsenter, Signal::SIGCONT).context("cannot let nsenter go on")
     }
 
     /// The command's process id, by our numbers.

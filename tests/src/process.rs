@@ -24,6 +24,13 @@ use crate::wait;
 /// How long a killed process may take to be gone; SIGKILL takes effect at once unless the machine is stuck.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
+/// A line of what the kernel says of a process in `/proc/PID/status`; empty when there is none.
+pub fn status(pid: Pid, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.unwrap_or_default().trim_start_matches(':').trim().to_owned()
+}
+
 type Order = (Command, Sender<io::Result<Child>>);
 
 /// Starts a command from the thread that outlives every test, see the top of this file.

@@ -78,6 +78,13 @@ impl ServiceManager for Systemctl {
             Err(error) => Err(self.unstarted(&error)),
         }
     }
+
+    /// As systemd says from the moment at which the way down is queued; what cannot be asked is not going down.
+    fn going_down(&mut self) -> bool {
+        let mut command = Command::new(&self.path);
+        command.env_clear().arg("is-system-running");
+        child::run(&mut command, SHOW).is_ok_and(|finished| finished.stdout.trim_ascii() == b"stopping")
+    }
 }
 
 /// systemctl's last words, or how it ended if it had none.
@@ -201,6 +208,14 @@ mod tests {
             error.to_string(),
             "systemctl did not end within 100ms and is no longer waited for; systemd still works on it"
         );
+    }
+
+    #[test]
+    fn a_host_is_going_down_only_when_systemd_says_so() {
+        // `is-system-running` succeeds for `running` alone.
+        assert!(script("echo stopping; exit 1").systemctl.going_down());
+        assert!(!script("echo degraded; exit 1").systemctl.going_down());
+        assert!(!script("exit 1").systemctl.going_down());
     }
 
     #[test]

@@ -180,9 +180,15 @@ impl<'a> Run<'a> {
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
-    /// After a restart that failed: the host stays out, on purpose.
+    /// After a restart that failed: the host stays out, on purpose. Unless the host is going down, which ends every unit: then
+    /// this run was interrupted, and its journal is left to the recovery at the next boot.
     pub(crate) fn leave_depooled(&mut self, failures: Vec<Failure>) {
-        self.note_phase(Phase::Held);
+        let taken_out = self.members.iter().any(|member| member.out.is_some());
+        if taken_out && self.parts.services.going_down() {
+            self.report.warn("this host is going down: the recovery after its next boot puts it back".to_owned());
+        } else {
+            self.note_phase(Phase::Held);
+        }
         self.report.failures.extend(failures);
         self.state = State::LeftDepooled;
     }

@@ -11,6 +11,9 @@ pub trait ServiceManager {
 
     /// Has the manager do `verb` to `unit`, and waits until it is done or refused, `at_most` that long.
     fn run(&mut self, verb: Verb, unit: &UnitName, at_most: Duration) -> Result<(), ServiceError>;
+
+    /// Whether the whole host is going down, so that a unit that does not run tells nothing of its health.
+    fn going_down(&mut self) -> bool;
 }
 
 /// What can be done to a unit.

@@ -131,6 +131,19 @@ fn what_a_killed_run_took_out_is_put_back_wherever_it_died() {
     }
 }
 
+/// A way down ends the run's units before it ends the run, which must not take that for a restart that failed.
+#[test]
+fn a_host_that_goes_down_during_the_restart_is_put_back_after_its_next_boot() {
+    let scene = Scene::new().unit("php", Unit::Fails).at("restart php.service", |world| world.going_down = true);
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10");
+    ended.says("after its next boot");
+    let record = scene.handle.0.borrow().journal.clone().unwrap();
+    assert_eq!(record.phase, Phase::Restarting);
+    let scene = scene.unit("php", Unit::Good).with(|world| world.going_down = false);
+    scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Done).leaves("api", "yes w10");
+    assert_eq!(scene.handle.0.borrow().journal, None);
+}
+
 #[test]
 fn a_host_whose_unit_does_not_run_is_held_by_the_recovery_and_then_only_reported() {
     let (scene, record) = killed_at("sleep");

@@ -113,6 +113,8 @@ pub struct World {
     pub balancers_must_be_out: bool,
     /// Our process is dead: nothing that it does has an effect any more.
     frozen: bool,
+    /// The host is on its way down.
+    pub going_down: bool,
     /// Something a test looked at on the way.
     pub seen: Option<Record>,
     /// The journal on disk.
@@ -498,6 +500,10 @@ impl ServiceManager for Handle {
         *started = now;
         result.map_err(|error| ServiceError(error.to_owned()))
     }
+
+    fn going_down(&mut self) -> bool {
+        self.0.borrow().going_down
+    }
 }
 
 trait Restarted {
@@ -657,6 +663,7 @@ impl Scene {
             unsafe_restarts: false,
             balancers_must_be_out: true,
             frozen: false,
+            going_down: false,
             seen: None,
             journal: None,
             disk_full: false,
