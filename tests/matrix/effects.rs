@@ -66,8 +66,10 @@ fn a_run_that_is_killed_at_any_effect_is_brought_back() {
 /// What is killed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Victim {
-    /// A safe restart.
+    /// A safe restart, with a slot of poolcounter's.
     Run,
+    /// One with a slot kept in etcd.
+    Leased,
     /// The recovery of one that was killed while the host was out.
     Recovery,
 }
@@ -76,6 +78,7 @@ impl Victim {
     fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Leased => "leased run",
             Self::Recovery => "recovery",
         }
     }
@@ -87,6 +90,10 @@ impl Victim {
                 "--pools appservers --services php8.2-fpm --min-pooled 0 --max-concurrency 1 --grace-period 0 --settle 0 \
                  --lb-timeout 20"
             }
+            Self::Leased => {
+                "--pools appservers --services php8.2-fpm --min-pooled 0 --max-concurrency 1 --grace-period 0 --settle 0 \
+                 --lb-timeout 20 --slots etcd"
+            }
             Self::Recovery => "--recover --lb-timeout 20",
         }
     }
@@ -94,6 +101,10 @@ impl Victim {
     /// Brings the stand to where it begins.
     fn prepare(self, stand: &mut Stand) -> Result<()> {
         stand.reset()?;
+        if self == Self::Leased {
+            // The slot of the one before, which is free when its lease is over.
+            stand.forget_slots()?;
+        }
         if self == Self::Recovery {
             let arguments = format!("{} --grace-period 30", Self::Run.arguments().replace(" --grace-period 0", ""));
             let mut run = stand.start(&arguments.split_whitespace().collect::<Vec<_>>())?;
@@ -113,7 +124,9 @@ fn all_of(driver: Driver) -> Result<String> {
         "\nkilled at the Nth call, driver {}: brought back of tried, of these depooled when killed (calls of a whole run)",
         driver.name()
     );
-    for victim in [Victim::Run, Victim::Recovery] {
+    // Leases are etcd v3's.
+    let victims = [Victim::Run, Victim::Leased, Victim::Recovery];
+    for victim in victims.into_iter().filter(|victim| driver == Driver::V3 || *victim != Victim::Leased) {
         let counts = count(&mut stand, victim)?;
         for needed in ["renameat", "fsync", "unlinkat", "recvfrom", "clone3"] {
             // A recovery whose last act is to remove the journal renames nothing else.
@@ -124,7 +137,7 @@ fn all_of(driver: Driver) -> Result<String> {
             let Some(calls) = counts.get(call).copied() else { continue };
             let (recovered, tried, out) = at_each(&mut stand, victim, call, stride, calls, &mut stories)?;
             table +=
-                &format!("\n{:<9} {call:<11} {recovered:>3} of {tried:>3}, {out:>3} depooled ({calls})", victim.name());
+                &format!("\n{:<10} {call:<11} {recovered:>3} of {tried:>3}, {out:>3} depooled ({calls})", victim.name());
         }
     }
     ensure!(stories.is_empty(), "{table}\n{stories}");
@@ -219,6 +232,7 @@ fn brought_back(stand: &Stand) -> Result<()> {
     }
     let now = stand.raw()?;
     ensure!(now.as_deref() == Some(OBJECT), "in etcd stands {now:?}");
+    ensure!(stand.counted_out()?.is_empty(), "still counted as out in etcd: {:?}", stand.counted_out()?);
     stand.site.wait_pooled(0, true)?;
     wait::until("PHP-FPM", Duration::from_secs(20), || Ok(stand.look()?.active == "active"))?;
     stand.serves()

@@ -23,6 +23,8 @@ pub const HOST: &str = "mw1.eqiad.test";
 pub const OBJECT: &str = r#"{"weight": 10, "pooled": "yes", "rack": "caf\u00e9"}"#;
 /// What nothing here should take.
 pub const LIMIT: Duration = Duration::from_secs(90);
+/// Where etcd has what is ours, beside conftool's objects.
+const OURS: &str = "/conftool/v1/safe-service-restart";
 /// The journal's folder.
 const FOLDER: &str = "/var/lib/safe-service-restart";
 
@@ -216,6 +218,21 @@ impl Stand {
     /// Deletes the object, as an operator.
     pub fn delete(&self) -> Result<()> {
         self.site.conftool().store().delete(&self.site.node(0).key())
+    }
+
+    /// Frees every slot that is kept in etcd.
+    pub fn forget_slots(&self) -> Result<()> {
+        let store = self.site.conftool().store();
+        store.list(&format!("{OURS}/slots"))?.0.iter().try_for_each(|entry| store.delete(&entry.key))
+    }
+
+    /// The notes in etcd by which a host that is out goes on counting against a limit; there are none in v2.
+    pub fn counted_out(&self) -> Result<Vec<String>> {
+        if self.driver == Driver::V2 {
+            return Ok(Vec::new());
+        }
+        let (notes, _) = self.site.conftool().store().list(&format!("{OURS}/out"))?;
+        Ok(notes.into_iter().map(|note| note.key).collect())
     }
 
     /// Gives PHP-FPM a mood.
