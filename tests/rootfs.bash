@@ -6,7 +6,7 @@
 
 packages=(
   systemd systemd-sysv dbus
-  php-fpm nginx-light
+  php-fpm php8.2-opcache php8.2-apcu nginx-light
   sudo openssh-server
   curl procps iproute2
 )
