@@ -59,7 +59,7 @@ const ROWS: &[Row] = &[
     ("etcd frozen",         Fault::EtcdFrozen,      "69*    69      5*     5        5*      5       4*       4       0|4"),
     ("etcd restarted",      Fault::EtcdRestarted,   "0      0       0*     0|69     0*      0|69    0*       0       0*"),
     ("etcd quorum lost",    Fault::QuorumLost,      "69*    69      5*     5        5*      5       4*       4*      0|4"),
-    ("etcd password",       Fault::Password,        "78*    78      78*    5        5*      4|5     4*       4       0|4"),
+    ("etcd password",       Fault::Password,        "78*    78      5|78*  5        5*      4|5     4*       4       0|4"),
     ("operator: weight",    Fault::Weight,          "0      0       0*     0*       0*      0       0*       0       0"),
     ("operator: yes",       Fault::OperatorYes,     ".      .       .      1*       1*      1*      0*       0       ."),
     ("operator: no",        Fault::OperatorNo,      "0      0*      0      0        0*      0       0*       0       ."),

@@ -136,8 +136,10 @@ fn all_of(driver: Driver) -> Result<String> {
         for (call, stride) in CALLS {
             let Some(calls) = counts.get(call).copied() else { continue };
             let (recovered, tried, out) = at_each(&mut stand, victim, call, stride, calls, &mut stories)?;
-            table +=
-                &format!("\n{:<10} {call:<11} {recovered:>3} of {tried:>3}, {out:>3} depooled ({calls})", victim.name());
+            table += &format!(
+                "\n{:<10} {call:<11} {recovered:>3} of {tried:>3}, {out:>3} depooled ({calls})",
+                victim.name()
+            );
         }
     }
     ensure!(stories.is_empty(), "{table}\n{stories}");
@@ -222,7 +224,7 @@ fn kill_at(stand: &mut Stand, victim: Victim, call: &str, number: usize) -> Resu
 /// Nothing is left of the run that died.
 fn brought_back(stand: &Stand) -> Result<()> {
     for number in 1.. {
-        let recovery = stand.recover()?;
+        let recovery = stand.recover("20")?;
         // A systemctl that outlives its run holds the lock until it is done, and a recovery then has nothing to say.
         if recovery.code() == Some(0) && stand.look()?.files.is_empty() {
             break;

@@ -144,6 +144,23 @@ impl Fault {
         Ok(())
     }
 
+    /// Whether it goes on when the run has ended, and keeps a recovery from coming to an end.
+    pub fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::EtcdRefused
+                | Self::EtcdFrozen
+                | Self::QuorumLost
+                | Self::Password
+                | Self::Lb(_)
+                | Self::LbStale
+                | Self::LbHolds
+                | Self::LbDown
+                | Self::UnitFails
+                | Self::UnitHangs
+        )
+    }
+
     /// Whether load balancers may have sent at the moment when the unit was stopped: it was not our run that stopped it, or the
     /// fault is that the host was given traffic, between the last look and systemd's stop.
     pub fn excuses_traffic(self, phase: Phase) -> bool {

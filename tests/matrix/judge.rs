@@ -52,6 +52,12 @@ fn judge(stand: &mut Stand, cell: &Cell, before: &Seen, output: &Output) -> Resu
         (None, None) => anyhow::bail!("it ended neither with a code nor by a signal"),
     };
     ensure!(cell.ends.is_empty() || cell.ends.contains(&end), "it ended with {end}, not {:?}", cell.ends);
+    if matches!(end, End::Code(3..=5)) && cell.fault.lasts() {
+        // The timer comes while nothing is better, and must not take that for the end.
+        let early = stand.recover("1")?;
+        let seen = stand.look()?;
+        ensure!(early.code() != Some(0) && seen.journal(), "forgotten while the fault stood: {early}; {seen:?}");
+    }
     stand.lift().context("to lift the fault")?;
     let after = stand.look()?;
     let held = end == End::Code(3) && cell.fault != Fault::Reboot;
@@ -75,7 +81,7 @@ fn judge(stand: &mut Stand, cell: &Cell, before: &Seen, output: &Output) -> Resu
     // Nothing is forgotten: the timer comes again and again.
     let mut held_now = false;
     for number in 1.. {
-        let recovery = stand.recover()?;
+        let recovery = stand.recover("20")?;
         let left = stand.look()?;
         held_now = recovery.code() == Some(3);
         if held_now || (recovery.code() == Some(0) && !left.journal()) {
@@ -96,7 +102,7 @@ fn judge(stand: &mut Stand, cell: &Cell, before: &Seen, output: &Output) -> Resu
         held_until_a_good_run(stand)?;
     } else {
         ensure!(last.files.is_empty(), "in the journal's folder is left {:?}", last.files);
-        let quiet = stand.recover()?;
+        let quiet = stand.recover("20")?;
         ensure!(quiet.code() == Some(0) && quiet.stderr.is_empty(), "a recovery with nothing to do: {quiet}");
     }
     ensure!(stand.look()?.active == "active", "PHP-FPM does not run");

@@ -175,9 +175,9 @@ impl Stand {
         self.services = true;
     }
 
-    /// One recovery.
-    pub fn recover(&self) -> Result<Output> {
-        self.site.host(0).exec(&[TOOL, "--recover", "--lb-timeout", "20", "--wait", "0.2"])
+    /// One recovery that gives load balancers so many seconds.
+    pub fn recover(&self, seconds: &str) -> Result<Output> {
+        self.site.host(0).exec(&[TOOL, "--recover", "--lb-timeout", seconds, "--timeout", "1.5", "--wait", "0.2"])
     }
 
     /// What the host looks like.

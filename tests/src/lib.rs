@@ -16,6 +16,7 @@ pub mod etcd;
 pub mod haproxy;
 pub mod host;
 pub mod load;
+pub mod manual;
 pub mod poolcounterd;
 pub mod prepared;
 pub mod process;

@@ -8,6 +8,7 @@
 //!   servers: [lvs1001.example, "lvs1002.example:9090"]
 //!   lb: pybal            # ours; the default. "none": no load balancer sends to this pool
 //!   min_pooled: 50%      # ours; so many hosts, or so large a share, have to stay pooled
+//!   ready_url: http://localhost/ready   # ours; has to answer before a host goes back
 //! ```
 //!
 //! Only the pools asked for are looked into: a broken entry of another team must not stop a restart.
@@ -65,18 +66,15 @@ impl Catalog {
     }
 }
 
-/// Keys that a later version of these tools reads.
-const LATER: [&str; 1] = ["ready_url"];
-
 /// Keys read here.
-const KNOWN: [&str; 6] = ["cluster", "service", "port", "servers", "lb", "min_pooled"];
+const KNOWN: [&str; 7] = ["cluster", "service", "port", "servers", "lb", "min_pooled", "ready_url"];
 
 /// Reads one entry; the error is what is wrong with it.
 fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
     let Value::Object(entry) = entry else {
         return Err("not a mapping".to_owned());
     };
-    for key in entry.keys().filter(|key| !KNOWN.contains(&key.as_str()) && !LATER.contains(&key.as_str())) {
+    for key in entry.keys().filter(|key| !KNOWN.contains(&key.as_str())) {
         log::debug!("catalog: pool '{name}': the key '{key}' is not known here and left alone");
     }
     let port = match entry.get("port") {
@@ -91,7 +89,23 @@ fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
         port,
         balancers: balancers(entry)?,
         min_pooled: min_pooled(entry)?,
+        ready_url: ready_url(entry)?,
     })
+}
+
+fn ready_url(entry: &Map<String, Value>) -> Result<Option<String>, String> {
+    match entry.get("ready_url") {
+        None => Ok(None),
+        Some(Value::String(url)) if is_url(url) => Ok(Some(url.clone())),
+        Some(_) => Err("'ready_url' must be an address such as 'http://localhost/ready'".to_owned()),
+    }
+}
+
+/// Whether it is an address to ask by HTTP, with a host in it, and without what could hide another one.
+fn is_url(text: &str) -> bool {
+    let rest = ["http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    !host.is_empty() && !host.contains('@') && text.chars().all(|c| c.is_ascii_graphic())
 }
 
 fn min_pooled(entry: &Map<String, Value>) -> Result<Option<Share>, String> {
@@ -186,7 +200,7 @@ appservers:
   service: php
   port: 80
   servers: [lvs1001.example, 'lvs1002.example:9091', '[2001:db8::1]:9090', '2001:db8::2', 192.0.2.1]
-appservers-https: {cluster: appserver, service: nginx, port: 443, servers: [lvs1001.example], ready_url: /x, team: a,
+appservers-https: {cluster: appserver, service: nginx, port: 443, servers: [lvs1001.example], ready_url: 'https://localhost/x', team: a,
   min_pooled: 75%}
 alone: {cluster: lab, service: php, port: 80, lb: none, min_pooled: 0}
 broken: {cluster: 5, servers: nothing}
@@ -205,6 +219,8 @@ also-broken: 7
             ["lvs1001.example", "lvs1002.example:9091", "[2001:db8::1]:9090", "2001:db8::2", "192.0.2.1"]
         );
         assert!(found[2].balancers.is_empty());
+        let urls: Vec<_> = found.iter().map(|pool| pool.ready_url.as_deref()).collect();
+        assert_eq!(urls, [Some("https://localhost/x"), None, None]);
         let min_pooled: Vec<_> = found.iter().map(|pool| pool.min_pooled).collect();
         assert_eq!(min_pooled, [Some(Share::Percent(75)), None, Some(Share::Count(0))]);
     }
@@ -239,6 +255,10 @@ also-broken: 7
             ("{cluster: c, service: s, servers: [l]}", "it has no 'port'"),
             ("{cluster: c, service: s, port: 0, servers: [l]}", "'port' must be a number"),
             ("{cluster: c, service: s, port: '80', servers: [l]}", "'port' must be a number"),
+            ("{cluster: c, service: s, port: 80, servers: [l], ready_url: /x}", "'ready_url' must be an address"),
+            ("{cluster: c, service: s, port: 80, servers: [l], ready_url: 7}", "'ready_url' must be an address"),
+            ("{cluster: c, service: s, port: 80, servers: [l], ready_url: 'http://a@b/'}", "'ready_url' must be"),
+            ("{cluster: c, service: s, port: 80, servers: [l], ready_url: 'http:///x'}", "'ready_url' must be"),
             ("{cluster: a/b, service: s, port: 80, servers: [l]}", "'cluster': 'a/b' is not a conftool tag"),
             ("{cluster: c, service: '.*', port: 80, servers: [l]}", "'service'"),
             (

@@ -6,7 +6,8 @@ use std::time::Duration;
 use restart_core::StoreError;
 
 use crate::limits::Deadline;
-use crate::member::{Kind, Member, Trouble};
+use crate::member::{Member, Trouble};
+use crate::walk::{Next, Walk};
 
 /// All members.
 pub(crate) struct Cluster {
@@ -40,85 +41,25 @@ impl Cluster {
         self.first = (self.first + 1) % self.members.len().max(1);
     }
 
-    /// Asks a question that changes nothing, member after member, until one answers. `what` completes "cannot ...".
+    /// Puts a question that may be asked twice to member after member, until one answers. `what` completes "cannot ...".
     pub(crate) fn ask<T>(
         &mut self,
         what: &str,
         deadline: Deadline,
         mut question: impl FnMut(&mut dyn Member, Duration) -> Result<T, Trouble>,
     ) -> Result<T, StoreError> {
-        let mut failures = Failures::default();
-        for asked in 0..self.members.len() * 2 {
-            if asked == self.members.len() && !failures.is_worth_another_round() {
-                break;
-            }
-            let Some(limit) = deadline.next_request() else {
-                failures.out_of_time = Some(deadline.total());
-                break;
-            };
-            let Some(member) = self.members.get_mut(self.first) else {
-                break;
-            };
-            let answer = match question(member.as_mut(), limit) {
-                // An idle connection that a restarted member has forgotten: the second attempt makes a new one.
-                Err(trouble) if trouble.kind == Kind::Dropped => match deadline.next_request() {
-                    Some(limit) => question(member.as_mut(), limit),
-                    None => Err(trouble),
-                },
-                other => other,
-            };
-            match answer {
+        let mut walk = Walk::begin(self.members.len(), deadline);
+        while let (Some(limit), Some(member)) = (walk.next_request(), self.members.get_mut(self.first)) {
+            match question(member.as_mut(), limit) {
                 Ok(answer) => return Ok(answer),
-                Err(trouble) => {
-                    let is_final = trouble.kind == Kind::Refused;
-                    failures.add(member.url(), trouble);
-                    if is_final {
-                        break;
-                    }
-                }
+                Err(trouble) => match walk.note(member.url(), trouble) {
+                    Next::AskAgain => {}
+                    Next::PassOver => self.pass_over(),
+                    Next::Stop => break,
+                },
             }
-            self.pass_over();
         }
-        Err(failures.into_error(what))
-    }
-}
-
-/// What each member said instead of answering.
-#[derive(Default)]
-pub(crate) struct Failures {
-    reasons: Vec<(String, Trouble)>,
-    /// The time for the whole operation, if that was what ended it.
-    pub(crate) out_of_time: Option<Duration>,
-}
-
-impl Failures {
-    /// Notes the trouble with a member; of several the last is kept.
-    pub(crate) fn add(&mut self, url: &str, trouble: Trouble) {
-        log::debug!("etcd '{url}': {}", trouble.why);
-        match self.reasons.iter_mut().find(|(known, _)| known == url) {
-            Some((_, last)) => *last = trouble,
-            None => self.reasons.push((url.to_owned(), trouble)),
-        }
-    }
-
-    /// Whether somebody among several kept silent. A leader that died or froze takes the requests of the first seconds with it,
-    /// whichever member they were sent to; by now another one may have been elected.
-    pub(crate) fn is_worth_another_round(&self) -> bool {
-        self.reasons.len() > 1 && self.reasons.iter().any(|(_, trouble)| trouble.kind == Kind::NoAnswer)
-    }
-
-    /// One error for all: a refusal if a member refused or none has the API, else that the store cannot be reached.
-    pub(crate) fn into_error(self, what: &str) -> StoreError {
-        let mut reasons: Vec<String> =
-            self.reasons.iter().map(|(url, trouble)| format!("etcd '{url}': {}", trouble.why)).collect();
-        if let Some(total) = self.out_of_time {
-            reasons.push(format!("no time left after {} s", total.as_secs_f32()));
-        }
-        let text = format!("cannot {what}: {}", reasons.join("; "));
-        let mut kinds = self.reasons.iter().map(|(_, trouble)| trouble.kind);
-        let is_refused = kinds.clone().any(|kind| kind == Kind::Refused);
-        let has_no_api = !self.reasons.is_empty() && kinds.all(|kind| kind == Kind::NoApi);
-        if is_refused || has_no_api { StoreError::Refused(text) } else { StoreError::Unreachable(text) }
+        Err(walk.into_error(what))
     }
 }
 
@@ -130,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::limits::REQUEST;
-    use crate::member::{Attempt, Change, Marks, Object, Swap, Trace};
+    use crate::member::{Attempt, Change, Kind, Marks, Object, Swap, Trace};
 
     type Asked = Rc<RefCell<Vec<String>>>;
 
@@ -168,6 +109,10 @@ mod tests {
 
         fn first_change(&mut self, _: &str, _: Option<&str>, _: u64, _: Duration) -> Result<Change, Trouble> {
             Ok(Change::Forgotten)
+        }
+
+        fn remove(&mut self, _: &str, _: Duration) -> Result<(), Trouble> {
+            Ok(())
         }
     }
 
@@ -209,6 +154,7 @@ mod tests {
         assert_eq!(*asked.borrow(), ["a", "b", "a"]);
         for (members, wanted) in [
             (&[("a", &[Kind::NotAsked; 3][..]), ("b", &[Kind::NotAsked; 3])][..], &["a", "b"][..]),
+            (&[("a", &[Kind::NoRoom; 3]), ("b", &[Kind::NoRoom; 3])], &["a", "b"]),
             (&[("a", &[Kind::NoAnswer; 3])], &["a"]),
             (&[("a", &[Kind::NoAnswer; 3]), ("b", &[Kind::NotAsked; 3])], &["a", "b", "a", "b"]),
         ] {

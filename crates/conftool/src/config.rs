@@ -23,6 +23,32 @@ pub(crate) enum Driver {
     V3,
 }
 
+impl Driver {
+    /// All of them.
+    const ALL: [Self; 2] = [Self::V2, Self::V3];
+
+    /// Its name in config.yaml.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V2 => "etcd",
+            Self::V3 => "etcd3",
+        }
+    }
+
+    /// The API that it speaks, for messages: what the two keep is apart.
+    pub(crate) fn api(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::V3 => "v3",
+        }
+    }
+
+    /// Whether it has leases, and with them slots.
+    pub(crate) fn has_leases(self) -> bool {
+        self == Self::V3
+    }
+}
+
 /// config.yaml, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -95,13 +121,9 @@ impl Config {
     /// Reads the text of `file`. An empty one is all defaults.
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, Invalid> {
         let found: File = yaml::parse(file, text)?;
-        let driver = match found.driver.as_str() {
-            "etcd" => Driver::V2,
-            "etcd3" => Driver::V3,
-            other => {
-                let what = format!("'driver' is '{other}'; this program knows 'etcd' (the v2 API) and 'etcd3'");
-                return Err(Invalid::new(file, what));
-            }
+        let Some(driver) = Driver::ALL.into_iter().find(|driver| driver.name() == found.driver) else {
+            let what = format!("'driver' is '{}'; this program knows 'etcd' (the v2 API) and 'etcd3'", found.driver);
+            return Err(Invalid::new(file, what));
         };
         let keys = Keys::new(&found.namespace, &found.api_version, &found.pools_path)
             .map_err(|what| Invalid::new(file, what))?;

@@ -9,14 +9,18 @@
 //! - Else the store's history tells what came first after the revision that we had read. If that is exactly our value, with
 //!   our mark where marks are used, it was our write, whatever came later; if not, ours can never be made any more.
 //!
+//! A member that says that it has no room has an answer of its own to that: it says so of a write that it did not make, and of
+//! the one that filled it, which is made. Nothing is under way any more, so that one look tells.
+//!
 //! All this is known from the write alone, so that another process can ask, long after the one that wrote has died.
 
 use restart_core::{StoreError, Write, WriteError};
 
-use crate::cluster::{Cluster, Failures};
+use crate::cluster::Cluster;
 use crate::limits::Deadline;
 use crate::mark::Mark;
 use crate::member::{Attempt, Change, Kind, Marks, Swap};
+use crate::walk::Failures;
 
 /// What became of a write.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +54,7 @@ pub(crate) fn make(cluster: &mut Cluster, write: &Write, mark: &Mark, deadline: 
             return Err(unmade(in_doubt, failures.into_error(&attempt(write))));
         };
         asked += 1;
+        let mut is_full = false;
         match member.swap(&swap, limit) {
             Ok(Swap::Made(revision)) => return Ok(revision),
             Ok(Swap::Changed) if !in_doubt => return Err(WriteError::Conflict),
@@ -62,9 +67,10 @@ pub(crate) fn make(cluster: &mut Cluster, write: &Write, mark: &Mark, deadline: 
                 }
                 cluster.pass_over();
                 in_doubt |= matches!(kind, Kind::NoAnswer | Kind::Dropped);
+                is_full = kind == Kind::NoRoom;
             }
         }
-        if in_doubt {
+        if in_doubt || is_full {
             match settle(cluster, write, mark, deadline).map_err(WriteError::Unknown)? {
                 Judgement::Ours { revision, .. } => return Ok(revision),
                 Judgement::Theirs => return Err(WriteError::Conflict),
@@ -130,4 +136,98 @@ fn attempt(write: &Write) -> String {
 
 fn unmade(in_doubt: bool, error: StoreError) -> WriteError {
     if in_doubt { WriteError::Unknown(error) } else { WriteError::NotMade(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use restart_core::{Fqdn, Node, PoolPath, Pooled, Tag};
+
+    use super::*;
+    use crate::keys::Keys;
+    use crate::limits::REQUEST;
+    use crate::member::{Change, Member, Object, Trace, Trouble};
+
+    const FOUND: u64 = 7;
+
+    /// A member of an etcd that is full. The write that filled it was made, and is answered as the others are.
+    struct Full {
+        url: &'static str,
+        /// The revision and mark of the object, which the members share.
+        object: Rc<RefCell<(u64, Option<String>)>>,
+        has_room_for_one: bool,
+        looks: Rc<RefCell<usize>>,
+    }
+
+    impl Member for Full {
+        fn url(&self) -> &str {
+            self.url
+        }
+
+        fn list(&mut self, _: &str, _: Duration) -> Result<Vec<Object>, Trouble> {
+            Ok(Vec::new())
+        }
+
+        fn get(&mut self, _: &str, _: Duration) -> Result<Option<Object>, Trouble> {
+            Ok(None)
+        }
+
+        fn trace(&mut self, _: &str, mark: &str, _: Duration) -> Result<Trace, Trouble> {
+            *self.looks.borrow_mut() += 1;
+            let (revision, seen) = self.object.borrow().clone();
+            let seen = seen.map(|value| Object { key: mark.to_owned(), value: value.into_bytes(), revision });
+            Ok(Trace { revision: Some(revision), mark: Marks::Used(seen) })
+        }
+
+        fn swap(&mut self, attempt: &Attempt<'_>, _: Duration) -> Result<Swap, Trouble> {
+            let mut object = self.object.borrow_mut();
+            if object.0 == attempt.revision && self.has_room_for_one {
+                *object = (FOUND + 1, Some(attempt.mark.value.clone()));
+            }
+            Err(Trouble::new(Kind::NoRoom, "database space exceeded"))
+        }
+
+        fn first_change(&mut self, _: &str, _: Option<&str>, _: u64, _: Duration) -> Result<Change, Trouble> {
+            Ok(Change::Forgotten)
+        }
+
+        fn remove(&mut self, _: &str, _: Duration) -> Result<(), Trouble> {
+            Ok(())
+        }
+    }
+
+    /// What a write to two such members comes to, and how often was looked.
+    fn write_to_a_full_etcd(has_room_for_one: bool) -> (Result<u64, WriteError>, usize) {
+        let tag = |name: &str| Tag::new(name).unwrap();
+        let path = PoolPath { data_centre: tag("lab"), cluster: tag("appserver"), service: tag("php") };
+        let id = path.node(&Fqdn::new("mw1.example").unwrap());
+        let found = Node { id, pooled: Pooled::Yes, value: String::new(), revision: FOUND };
+        let write =
+            Write { run: "r".to_owned(), found, pooled: Pooled::No, key: "/k".to_owned(), value: "new".to_owned() };
+        let (object, looks) = (Rc::new(RefCell::new((FOUND, None))), Rc::new(RefCell::new(0)));
+        let members = ["a", "b"].map(|url| {
+            let (object, looks) = (Rc::clone(&object), Rc::clone(&looks));
+            Box::new(Full { url, object, has_room_for_one, looks }) as Box<dyn Member>
+        });
+        let mark = Mark::new(&Keys::new("/conftool", "v1", "pools").unwrap(), &write);
+        let made = make(&mut Cluster::new(members.into()), &write, &mark, Deadline::begin(REQUEST));
+        let looks = *looks.borrow();
+        (made, looks)
+    }
+
+    #[test]
+    fn a_write_that_a_full_etcd_refused_is_not_made_if_a_look_says_so() {
+        let (made, looks) = write_to_a_full_etcd(false);
+        let text = "cannot set '/k' to pooled=no: etcd 'a': database space exceeded; etcd 'b': database space exceeded";
+        assert_eq!(made, Err(WriteError::NotMade(StoreError::Unreachable(text.to_owned()))));
+        assert_eq!(looks, 2, "one after each refusal");
+    }
+
+    #[test]
+    fn the_write_that_filled_etcd_is_made_whatever_it_says() {
+        assert_eq!(write_to_a_full_etcd(true), (Ok(FOUND + 1), 1));
+    }
 }

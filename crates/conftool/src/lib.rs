@@ -41,12 +41,13 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use conftool::{Holder, Settings};
-//! use restart_core::{Fqdn, Slots};
+//! use conftool::{Holder, Settings, Store};
+//! use restart_core::{Fqdn, PoolStore, Slots};
 //!
-//! # fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+//! # fn run(settings: &Settings, mut store: Store) -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Fqdn::new("mw1001.eqiad.wmnet")?;
 //! let holder = Holder {
-//!     host: Fqdn::new("mw1001.eqiad.wmnet")?,
+//!     host: host.clone(),
 //!     run: "a-run".to_owned(),
 //!     pid: std::process::id(),
 //!     user: None,
@@ -57,7 +58,7 @@
 //! while !slots.granted(Duration::from_millis(100))? {}
 //! slots.taking_out()?;
 //! // depool, restart, repool; `slots.look()?` right before the restart
-//! slots.brought_back()?;
+//! store.no_longer_counts("ServiceRestarter::eqiad::appservers", &host)?;
 //! slots.release();
 //! # Ok(())
 //! # }
@@ -85,6 +86,7 @@ mod time;
 mod tls;
 mod v2;
 mod v3;
+mod walk;
 mod yaml;
 
 pub use audit::Audit;

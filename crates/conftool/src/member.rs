@@ -34,6 +34,9 @@ pub(crate) trait Member {
         revision: u64,
         limit: Duration,
     ) -> Result<Change, Trouble>;
+
+    /// Removes the note at `key` that a host is out, if there is one. There are no slots in v2, and so there is none.
+    fn remove(&mut self, key: &str, limit: Duration) -> Result<(), Trouble>;
 }
 
 /// A key and what it holds.
@@ -124,6 +127,9 @@ pub(crate) enum Kind {
     Dropped,
     /// No answer, or one that leaves open whether a write was made. Another member may do better.
     NoAnswer,
+    /// etcd is full, and says so before a write or, of the one that filled it, after. Nothing of the request is under way any
+    /// more: a look tells. Another member may do better.
+    NoRoom,
     /// This member lacks the API: nothing was written. Another member may do better.
     NoApi,
     /// The cluster refuses: nothing was written, and no other member will do better.

@@ -101,10 +101,7 @@ impl Settings {
         };
         Ok(Store {
             cluster: Cluster::new(members),
-            api: match self.driver {
-                Driver::V2 => "v2",
-                Driver::V3 => "v3",
-            },
+            driver: self.driver,
             keys: self.keys.clone(),
             request_limit: self.request_limit,
             read_only: self.read_only,
@@ -118,16 +115,14 @@ impl Settings {
 
     /// Whether slots can be kept in this store: only v3 has leases.
     pub fn has_leases(&self) -> bool {
-        self.driver == Driver::V3
+        self.driver.has_leases()
     }
 
     /// Makes the slots of the queue `key` ready for one run, which is `holder`. Members are looked up as by
     /// [`Settings::open`], and contacted with the first question only. Refused unless the driver is `etcd3`.
     pub fn slots(&self, key: &str, holder: Holder) -> Result<LeaseSlots, StoreError> {
-        if key.is_empty() || key.chars().any(|c| c == '/' || c.is_control()) {
-            return Err(StoreError::Refused(format!("'{}' cannot name slots in etcd", key.escape_default())));
-        }
-        Ok(LeaseSlots::new(self.ring()?, Queue::new(&self.keys, key), holder, self.request_limit, self.read_only))
+        let queue = Queue::new(&self.keys, key)?;
+        Ok(LeaseSlots::new(self.ring()?, queue, holder, self.request_limit, self.read_only))
     }
 
     /// Who has which slot in this store, a clause each, by the name of the queue: for people. Writes nothing; takes some
@@ -138,7 +133,7 @@ impl Settings {
 
     /// The members, for slots.
     fn ring(&self) -> Result<Ring, StoreError> {
-        if self.driver != Driver::V3 {
+        if !self.has_leases() {
             return Err(StoreError::Refused("slots in etcd need 'driver: etcd3' in conftool's config.yaml".to_owned()));
         }
         let runtime = runtime()?;

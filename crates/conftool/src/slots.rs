@@ -3,7 +3,8 @@
 //! Each run puts one entry into a queue, kept by a lease (`claim.rs`, with `life.rs` for the time and `engine.rs` for the thread);
 //! who may go is arithmetic (`line.rs`) on the entries (`record.rs`) as etcd shows them (`requests.rs`). A run that dies leaves
 //! the queue with its lease. A host that it left out of the pools stays counted by a note of its own, without lease, that
-//! [`Slots::taking_out`] writes and [`Slots::brought_back`] removes, be it in another process.
+//! [`Slots::taking_out`] writes and the store removes ([`PoolStore::no_longer_counts`](restart_core::PoolStore)), be it in another
+//! process, long after the slot is another's.
 //!
 //! ```text
 //! /conftool/v1/safe-service-restart/slots/ServiceRestarter::eqiad::appservers/694d7a3f2c1b5e07    lease 10 s
@@ -48,7 +49,6 @@ pub struct LeaseSlots {
     queue: Queue,
     holder: Holder,
     request: Duration,
-    patience: Duration,
     lease: Duration,
     read_only: bool,
     /// Started with the first question.
@@ -67,25 +67,7 @@ struct Asked {
 
 impl LeaseSlots {
     pub(crate) fn new(ring: Ring, queue: Queue, holder: Holder, request: Duration, read_only: bool) -> Self {
-        Self {
-            ring: Arc::new(ring),
-            queue,
-            holder,
-            request,
-            patience: OPERATION,
-            lease: LEASE,
-            read_only,
-            engine: None,
-            asked: None,
-        }
-    }
-
-    /// Lets etcd take `patience` at most to answer [`Slots::ask`], instead of ten seconds: a forced restart has less.
-    #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self.request = self.request.min(patience / ATTEMPTS);
-        self
+        Self { ring: Arc::new(ring), queue, holder, request, lease: LEASE, read_only, engine: None, asked: None }
     }
 
     /// Asks for leases with another time to live than ten seconds, in whole seconds. For tests, which cannot wait that long.
@@ -147,6 +129,14 @@ impl LeaseSlots {
         }
     }
 
+    /// Takes back that the host is about to leave.
+    fn take_back(&mut self) -> Result<(), SlotError> {
+        let host = self.holder.host.clone();
+        self.request(OPERATION, move |ring, queue, deadline| async move {
+            requests::note_back(&ring, &queue, &host, deadline).await
+        })
+    }
+
     fn lost(&self, why: &str) -> SlotError {
         SlotError::Lost(format!("the slot of '{}' is lost: {why}", self.queue.name()))
     }
@@ -170,24 +160,25 @@ impl Slots for LeaseSlots {
             queue: self.queue.clone(),
             ticket: json(&ticket)?,
             seconds: i64::try_from(self.lease.as_secs()).unwrap_or(i64::MAX),
-            patience: self.patience,
             request: self.request,
         };
         let claim = Arc::new(Claim::new());
         let until = Instant::now() + at_most;
         let pursuit = pursue(Arc::clone(&self.ring), wish, Arc::clone(&claim));
         let pursuit = self.engine()?.spawn(pursuit);
-        let standing = claim.wait_while(&Standing::Outside, self.patience + self.patience / 4);
+        let standing = claim.wait_while(&Standing::Outside, OPERATION + OPERATION / 4);
         self.asked = Some(Asked { claim, pursuit, until, at_most, was_granted: false });
         let error = match standing {
             Standing::Waiting | Standing::Granted => return Ok(()),
             Standing::Failed(error) => error,
-            Standing::Outside => SlotError::Unreachable(self.unanswered(self.patience)),
+            Standing::Outside => SlotError::Unreachable(self.unanswered(OPERATION)),
         };
         self.give_back(FAREWELL);
         Err(error)
     }
 
+    /// [`Slots::ask`] has waited until etcd let us in and said how we stand: a slot that was free is granted at the first look,
+    /// also by one with a slice of zero.
     fn granted(&mut self, slice: Duration) -> Result<bool, SlotError> {
         let Some(asked) = &mut self.asked else {
             return Err(self.lost("nobody has asked for one"));
@@ -252,19 +243,11 @@ impl Slots for LeaseSlots {
         let slot = self.look();
         if slot.is_err() && noted {
             // The slot ended while etcd was asked. The host stays in, and no slot must stay taken.
-            if let Err(error) = self.brought_back() {
+            if let Err(error) = self.take_back() {
                 log::warn!("{error}");
             }
         }
         slot
-    }
-
-    fn brought_back(&mut self) -> Result<(), SlotError> {
-        self.refuse_to_write()?;
-        let host = self.holder.host.clone();
-        self.request(OPERATION, move |ring, queue, deadline| async move {
-            requests::note_back(&ring, &queue, &host, deadline).await
-        })
     }
 
     fn release(&mut self) {

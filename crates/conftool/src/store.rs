@@ -13,19 +13,24 @@ use tokio::runtime::Runtime;
 
 use crate::audit::{Audit, Outcome};
 use crate::cluster::Cluster;
+use crate::config::Driver;
 use crate::judge::{self, Judgement};
 use crate::keys::Keys;
 use crate::limits::Deadline;
 use crate::mark::Mark;
 use crate::member::Object;
 use crate::node::{self, NodeError};
+use crate::slots::Queue;
+
+/// Why nothing may be written, for messages.
+const READ_ONLY: &str = "conftool's config.yaml says 'read_only'";
 
 /// The node objects in etcd, through either API. Made by [`Settings::open`](crate::Settings::open). A call lasts ten seconds
 /// at most, whatever the members do.
 pub struct Store {
     pub(crate) cluster: Cluster,
-    /// Which of etcd's two APIs, for messages: their keys are apart.
-    pub(crate) api: &'static str,
+    /// Which of etcd's two APIs: what they keep is apart.
+    pub(crate) driver: Driver,
     pub(crate) keys: Keys,
     pub(crate) request_limit: Duration,
     pub(crate) read_only: bool,
@@ -97,7 +102,12 @@ impl PoolStore for Store {
     }
 
     fn whereabouts(&self, id: &NodeId) -> String {
-        format!("'{}' in etcd's {} API at {}", self.keys.node(id), self.api, self.cluster.urls().join(", "))
+        format!("'{}' in etcd's {} API at {}", self.keys.node(id), self.driver.api(), self.cluster.urls().join(", "))
+    }
+
+    /// The driver's name as config.yaml spells it: `etcd` or `etcd3`.
+    fn kind(&self) -> &str {
+        self.driver.name()
     }
 
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {
@@ -108,10 +118,7 @@ impl PoolStore for Store {
 
     fn write(&mut self, write: &Write) -> Result<Node, WriteError> {
         if self.read_only {
-            let why = format!(
-                "cannot set '{}' to pooled={}: conftool's config.yaml says 'read_only'",
-                write.key, write.pooled
-            );
+            let why = format!("cannot set '{}' to pooled={}: {READ_ONLY}", write.key, write.pooled);
             return Err(WriteError::NotMade(StoreError::Refused(why)));
         }
         let deadline = self.deadline();
@@ -138,6 +145,22 @@ impl PoolStore for Store {
             self.log_outcome(write, outcome);
         }
         Ok(fate)
+    }
+
+    /// Removes the note that [`LeaseSlots`](crate::LeaseSlots) left when the host was about to leave, in whichever process. In v2
+    /// there are no slots, and nothing is done. A `limit` that names no queue is refused, and so is every other one where nothing
+    /// may be written.
+    fn no_longer_counts(&mut self, limit: &str, host: &Fqdn) -> Result<(), StoreError> {
+        if !self.driver.has_leases() {
+            return Ok(());
+        }
+        let queue = Queue::new(&self.keys, limit)?;
+        let what = queue.taking_back(host);
+        if self.read_only {
+            return Err(StoreError::Refused(format!("cannot {what}: {READ_ONLY}")));
+        }
+        let (note, deadline) = (queue.out(host), self.deadline());
+        self.cluster.ask(&what, deadline, |member, limit| member.remove(&note, limit))
     }
 }
 

@@ -13,7 +13,7 @@ use ureq::{Agent, Body, Timeout};
 
 use self::answer::{Answer, Fault};
 use crate::endpoint::{Endpoint, Scheme};
-use crate::limits::CONNECT;
+use crate::limits::{CONNECT, Deadline};
 use crate::member::{
     Attempt, Change, Kind, Marks, Member, Object, Security, Swap, Trace, Trouble, io_kind, io_reason, short,
     tls_trouble,
@@ -164,8 +164,20 @@ impl Member for V2 {
     fn swap(&mut self, attempt: &Attempt<'_>, limit: Duration) -> Result<Swap, Trouble> {
         // Without transactions there is no mark that could be trusted.
         let Attempt { key, revision, value, mark: _ } = attempt;
-        let query = format!("prevExist=true&prevIndex={revision}");
-        match self.put(key, &query, value, limit)? {
+        let time = Deadline::within(limit, limit);
+        // A write takes an object's time to live away, unless it says it again. conftool gives its objects none; whoever did wants
+        // it kept. What is said is that of the revision expected: if it is changed before the write comes, so is the revision.
+        let found = match self.read(key, "quorum=true", limit)? {
+            Ok(found) if found.revision() == *revision => found,
+            Ok(_) | Err(Fault::NotFound) => return Ok(Swap::Changed),
+            Err(fault) => return Err(fault.into_trouble()),
+        };
+        let time_to_live = found.time_to_live().map(|seconds| format!("&ttl={seconds}")).unwrap_or_default();
+        let query = format!("prevExist=true&prevIndex={revision}{time_to_live}");
+        let Some(left) = time.next_request() else {
+            return Err(Trouble::new(Kind::NotAsked, "no time left for the write"));
+        };
+        match self.put(key, &query, value, left)? {
             Ok(answer) => match answer.into_object() {
                 Some(object) => Ok(Swap::Made(object.revision)),
                 None => Err(Trouble::new(Kind::NoAnswer, "its answer to the write has no node")),
@@ -189,6 +201,10 @@ impl Member for V2 {
             Err(Fault::HistoryGone) => Ok(Change::Forgotten),
             Err(fault) => Err(fault.into_trouble()),
         }
+    }
+
+    fn remove(&mut self, _key: &str, _limit: Duration) -> Result<(), Trouble> {
+        Ok(())
     }
 }
 

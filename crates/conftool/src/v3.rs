@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, EventType, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    Client, Compare, CompareOp, Error, EventType, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse,
+    WatchOptions,
 };
 use tokio::runtime::Runtime;
 
@@ -31,7 +32,7 @@ impl V3 {
         Self { runtime, connection, may_mark: true }
     }
 
-    fn call<T, F>(&self, limit: Duration, request: impl FnOnce(Client) -> F) -> Result<T, Trouble>
+    fn call<T, F>(&self, limit: Duration, request: impl FnMut(Client) -> F) -> Result<T, Trouble>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -52,12 +53,12 @@ impl Member for V3 {
 
     fn list(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble> {
         let prefix = format!("{directory}/");
-        let range = prefix.clone();
+        let range = prefix.as_str();
         let answer = self
             .call(limit, |mut client| async move { client.get(range, Some(GetOptions::new().with_prefix())).await })?;
         let children = answer.kvs().iter().filter_map(|kv| {
             let key = std::str::from_utf8(kv.key()).ok()?;
-            let name = key.strip_prefix(&prefix)?;
+            let name = key.strip_prefix(range)?;
             (!name.is_empty() && !name.contains('/')).then(|| object(kv, key))
         });
         Ok(children.collect())
@@ -70,14 +71,15 @@ impl Member for V3 {
 
     fn trace(&mut self, key: &str, mark: &str, limit: Duration) -> Result<Trace, Trouble> {
         if self.may_mark {
-            // It would write the mark if the mark had been written a negative number of times. The point is that etcd refuses
-            // it to those who may not write marks, whose writes have none.
-            let txn = Txn::new()
+            // It would delete the mark if the mark had been written a negative number of times. The point is that etcd refuses
+            // it to those who may not write marks, whose writes have none. A delete and not a put: an etcd that is full refuses
+            // puts to everybody (and an old one this as well: what became of a write is then found out when there is room).
+            let txn = &Txn::new()
                 .when([Compare::version(mark, CompareOp::Less, 0)])
-                .and_then([TxnOp::put(mark, "", None)])
+                .and_then([TxnOp::delete(mark, None)])
                 .or_else([TxnOp::get(key, None), TxnOp::get(mark, None)]);
             let read = self.call(limit, |mut client| async move {
-                match client.txn(txn).await {
+                match client.txn(txn.clone()).await {
                     Err(error) if error::is_permission_denied(&error) => Ok(None),
                     answer => answer.map(Some),
                 }
@@ -107,18 +109,19 @@ impl Member for V3 {
             return Ok(Swap::Changed);
         };
         let unchanged = Txn::new().when([Compare::mod_revision(*key, CompareOp::Equal, revision)]);
-        let write = TxnOp::put(*key, *value, None);
-        let unmarked = unchanged.clone().and_then([write.clone()]);
-        let marked = unchanged.and_then([write, TxnOp::put(mark.key.as_str(), mark.value.as_str(), None)]);
+        // Whoever gave the object a lease wants it to end with that. A put so told fails where there is no object: here there is.
+        let write = TxnOp::put(*key, *value, Some(PutOptions::new().with_ignore_lease()));
+        let unmarked = &unchanged.clone().and_then([write.clone()]);
+        let marked = &unchanged.and_then([write, TxnOp::put(mark.key.as_str(), mark.value.as_str(), None)]);
         let may_mark = self.may_mark;
         let (answer, is_marked) = self.call(limit, |mut client| async move {
             if may_mark {
-                match client.txn(marked).await {
+                match client.txn(marked.clone()).await {
                     Err(error) if error::is_permission_denied(&error) => {}
                     answer => return Ok((answer?, true)),
                 }
             }
-            Ok((client.txn(unmarked).await?, false))
+            Ok((client.txn(unmarked.clone()).await?, false))
         })?;
         if may_mark && !is_marked {
             self.no_more_marks(&mark.key);
@@ -159,6 +162,22 @@ impl Member for V3 {
             Err(Error::WatchError("the watch ended".to_owned()))
         })
     }
+
+    fn remove(&mut self, key: &str, limit: Duration) -> Result<(), Trouble> {
+        self.call(limit, |client| remove(client, key.to_owned()))
+    }
+}
+
+/// Removes what there is at a key. What a frozen member does later cannot remove what is newer.
+pub(crate) async fn remove(mut client: Client, key: String) -> Result<(), Error> {
+    let found = client.get(key.as_str(), None).await?;
+    let Some(found) = found.kvs().first() else {
+        return Ok(());
+    };
+    let txn = Txn::new()
+        .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, found.mod_revision())])
+        .and_then([TxnOp::delete(key, None)]);
+    client.txn(txn).await.map(drop)
 }
 
 /// The change that wrote `kv`, with the mark as it was then.

@@ -5,13 +5,14 @@
 //! {"version": 2, "machine": "3d1219c7c4c5404aaa1f6d2a48adfda4", "record": {"run": "...", "phase": "held", ...}}
 //! ```
 //!
-//! Version 2 is `restart_core::Record`. Version 1 had no `user`, `reason`, `since` or `counts_against`. A change that an older
+//! Version 2 is `restart_core::Record`. Version 1 had no `user`, `reason`, `since` or `counts_against`, and knew one store, with its
+//! files in their usual places. A change that an older
 //! program would misread gets the next number here, and the version before goes on being read.
 
 use std::fmt;
 use std::time::SystemTime;
 
-use restart_core::{Depooled, Fqdn, Phase, Record, Tag, UnitName};
+use restart_core::{Depooled, Files, Fqdn, Phase, Record, Tag, UnitName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -149,7 +150,12 @@ impl Record1 {
             host,
             data_centre,
             units,
-            counts_against: None,
+            counts_against: Vec::new(),
+            store: "etcd".to_owned(),
+            files: Files {
+                catalog: "/etc/conftool/local_services.yaml".to_owned(),
+                config: "/etc/conftool/config.yaml".to_owned(),
+            },
             nodes,
             phase,
         }
@@ -204,7 +210,7 @@ pub(crate) mod tests {
     fn the_format_before_is_read() {
         let record = open(SAMPLE_1.as_bytes(), &machine(), written()).unwrap();
         let since = "2026-11-23T17:16:15Z".to_owned();
-        let today = Record { user: None, reason: None, since, counts_against: None, ..sample() };
+        let today = Record { user: None, reason: None, since, counts_against: Vec::new(), ..sample() };
         assert_eq!(record, today);
     }
 

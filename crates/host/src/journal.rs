@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::fcntl::{OFlag, renameat};
-use restart_core::{Journal, JournalError, Record};
+use restart_core::{JournalError, Record};
 
 pub use crate::envelope::Flaw;
 use crate::envelope::{self, Unusable};
@@ -93,7 +93,11 @@ impl fmt::Display for SetAside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, flaw } = self;
         let path = path.display();
-        write!(f, "a journal that is {flaw} was set aside as '{path}': see what its run left, then remove the file")
+        write!(
+            f,
+            "a journal that is {flaw} was set aside as '{path}': its run may have left this host out of its pools; look at \
+             'safe-service-restart --status', put the host back if it should serve, then remove the file"
+        )
     }
 }
 
@@ -204,17 +208,17 @@ impl JournalFile {
         sweep(&folder);
         folder.sync()
     }
-}
 
-impl Journal for JournalFile {
+    /// Puts the record in the place of the one before, on disk, before it returns. To be called with the lock of the host.
+    ///
     /// After an error the record that was kept before is still there, whole, unless only the last step failed, to put the
     /// folder on disk: then it is this one.
-    fn keep(&mut self, record: &Record) -> Result<(), JournalError> {
+    pub fn keep(&mut self, record: &Record) -> Result<(), JournalError> {
         self.keep_file(record).map_err(|error| JournalError(error.to_string()))
     }
 
-    /// No record is no error.
-    fn clear(&mut self) -> Result<(), JournalError> {
+    /// Removes the record; none is no error. To be called with the lock of the host.
+    pub fn clear(&mut self) -> Result<(), JournalError> {
         self.clear_file().map_err(|error| JournalError(error.to_string()))
     }
 }
@@ -506,7 +510,9 @@ mod tests {
         assert_eq!(
             aside.to_string().replace(&folder, "F"),
             "a journal that is damaged was set aside as 'F/journal.set-aside-damaged-1.json': \
-             see what its run left, then remove the file"
+             its run may have left this host \
+             out of its pools; look at 'safe-service-restart --status', put the host back if it should serve, then remove \
+             the file"
         );
     }
 }

@@ -8,6 +8,8 @@
 pub mod address;
 mod child;
 pub mod clock;
+pub mod connections;
+pub mod duration;
 mod envelope;
 pub mod environment;
 pub mod fqdn;
@@ -15,6 +17,7 @@ pub mod ids;
 pub mod journal;
 pub mod lock;
 pub mod logging;
+pub mod output;
 mod own_folder;
 mod printable;
 mod replace;
@@ -25,6 +28,7 @@ mod systemctl;
 pub mod textfile;
 pub mod trusted;
 mod unit_status;
+pub mod words;
 
 pub use clock::Monotonic;
 pub use environment::Environment;

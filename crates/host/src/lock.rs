@@ -1,15 +1,25 @@
-//! The lock against a second run on this host: flock(2) on a file in a folder of root's own.
+//! The lock against a second run on this host: an open file description lock, see fcntl(2), on a file in a folder of root's
+//! own.
 //!
-//! Only flock counts. What stands in the file says who holds the lock, for the sake of whoever waits. The descriptor is
-//! inherited by the systemctl that the holder starts, so that the lock outlives a holder that is killed for as long as a
-//! restart it began is under way. Waiting is the caller's: there is something to say and a signal to look for meanwhile.
+//! Only that lock counts. What stands in the file says who holds it, for the sake of whoever waits. It belongs to the open
+//! file and not to the process, as one of flock(2) would: the descriptor is inherited by the systemctl that the holder
+//! starts, so that the lock outlives a holder that is killed for as long as a restart it began is under way. Unlike one of
+//! flock(2) it can be asked about without being taken, so that a look is in nobody's way. Waiting is the caller's: there is
+//! something to say and a signal to look for meanwhile.
+//!
+//! A file can be removed, and its folder with it: then a second run locks another file of the same name. Whoever takes the
+//! lock makes sure that it is that of the file which stands there, and the holder can ask whether it still is
+//! ([`HostLock::still_ours`]). What is removed after the holder's last question goes unnoticed, and so does what is removed
+//! when only its systemctl is left.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::libc;
 
 use crate::clock;
 use crate::own_folder::{FolderError, OwnFolder};
@@ -25,6 +35,9 @@ const FILE: &str = "lock";
 
 /// More than any note about the holder takes; what stands after it is not read.
 const LONGEST_NOTE: u64 = 4096;
+
+/// How often a file is opened anew that was removed before it was locked. Once is bad luck; this often, something is at work.
+const TRIES: usize = 10;
 
 /// Who holds the lock: information for people, written into the file by the holder.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -72,28 +85,54 @@ pub enum Look {
 #[derive(Debug)]
 pub struct HostLock {
     file: File,
+    folder: PathBuf,
 }
 
 impl HostLock {
     /// Tries once to take the lock of `folder` ([`FOLDER`]), which is made if it is missing, and notes `holder` in it.
     pub fn try_acquire(folder: &Path, holder: &Holder) -> Result<Attempt, FolderError> {
-        let folder = OwnFolder::open_or_make(folder, PURPOSE)?;
-        let fault = |what, source| folder.fault(what, FILE, source);
-        let Some(mut file) = folder.open_file(FILE, OFlag::O_RDWR | OFlag::O_CREAT)? else {
-            return Err(fault("open", Errno::ENOENT.into()));
-        };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Attempt::Held(read_note(&mut file))),
-            Err(TryLockError::Error(source)) => return Err(fault("lock", source)),
+        Self::try_acquire_from(|| open_to_lock(folder), folder, holder)
+    }
+
+    /// Locks the file that `open` gives, and asks for another if that is not the one in `folder` any more. `open` gives none
+    /// where the folder was removed before a file could be made in it.
+    fn try_acquire_from(
+        mut open: impl FnMut() -> Result<Option<File>, FolderError>,
+        folder: &Path,
+        holder: &Holder,
+    ) -> Result<Attempt, FolderError> {
+        let path = folder.join(FILE);
+        let fault = |what, source| FolderError::Io { what, path: path.clone(), purpose: PURPOSE, source };
+        for _ in 0..TRIES {
+            let Some(mut file) = open()? else { continue };
+            if !take(&file).map_err(|error| fault("lock", error.into()))? {
+                return Ok(Attempt::Held(read_note(&mut file)));
+            }
+            // Between opening and locking it somebody may have removed it, and another run may have locked a new one.
+            if !stands_in(&file, folder).map_err(|error| fault("look at", error))? {
+                continue;
+            }
+            fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| fault("hand on", error.into()))?;
+            let mut lock = Self { file, folder: folder.to_owned() };
+            if let Err(error) = lock.write_note(holder) {
+                // A full file system: the lock holds all the same, only nobody is told whose it is.
+                log::debug!("cannot note the holder in '{}': {error}", path.display());
+            }
+            return Ok(Attempt::Acquired(lock));
         }
-        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| fault("hand on", error.into()))?;
-        let mut lock = Self { file };
-        if let Err(error) = lock.write_note(holder) {
-            // A full file system: the lock holds all the same, only nobody is told whose it is.
-            log::debug!("cannot note the holder in '{}': {error}", folder.path(FILE).display());
-        }
-        Ok(Attempt::Acquired(lock))
+        Err(fault("lock", io::Error::other("somebody removes it again and again")))
+    }
+
+    /// Whether the file that we locked is still the one that another run would try to lock. If not, somebody removed it
+    /// (`rm -r`, systemd-tmpfiles), another run may be at work, and this one must not begin what it has not begun.
+    ///
+    /// To be asked right before the first write to the store, and in the last look before the restart. Where the question
+    /// has no answer it is `false`: a run that stops in vain harms nobody.
+    pub fn still_ours(&self) -> bool {
+        stands_in(&self.file, &self.folder).unwrap_or_else(|error| {
+            log::debug!("cannot tell whether '{}' is still ours: {error}", self.folder.join(FILE).display());
+            false
+        })
     }
 
     fn write_note(&mut self, holder: &Holder) -> io::Result<()> {
@@ -113,17 +152,62 @@ impl Drop for HostLock {
     }
 }
 
-/// Looks who has the lock of `folder`, without making anything.
-///
-/// To see this it takes a shared lock for an instant; a run that tries to begin in that instant tries again.
+/// Looks who has the lock of `folder`, without making or taking anything: no run ever loses to a look.
 pub fn peek(folder: &Path) -> Result<Look, FolderError> {
     let Some(folder) = OwnFolder::open(folder, PURPOSE)? else { return Ok(Look::Free) };
     let Some(mut file) = folder.open_file(FILE, OFlag::O_RDONLY)? else { return Ok(Look::Free) };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(Look::Free),
-        Err(TryLockError::WouldBlock) => Ok(Look::Held(read_note(&mut file))),
-        Err(TryLockError::Error(source)) => Err(folder.fault("look at", FILE, source)),
+    match is_taken(&file) {
+        Ok(false) => Ok(Look::Free),
+        Ok(true) => Ok(Look::Held(read_note(&mut file))),
+        Err(error) => Err(folder.fault("look at", FILE, error.into())),
     }
+}
+
+/// Opens the file to be locked, which is made if it is missing.
+fn open_to_lock(folder: &Path) -> Result<Option<File>, FolderError> {
+    OwnFolder::open_or_make(folder, PURPOSE)?.open_file(FILE, OFlag::O_RDWR | OFlag::O_CREAT)
+}
+
+/// A lock against everybody else, on all of a file, however long it gets.
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        // Of a lock of this kind the kernel wants 0: it is no process's.
+        l_pid: 0,
+    }
+}
+
+/// Locks the file, which must be open for writing; `false` if it is locked already.
+fn take(file: &File) -> nix::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the file is locked through another descriptor than this, which may be open for reading only.
+fn is_taken(file: &File) -> nix::Result<bool> {
+    let mut lock = whole_file();
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    // The kernel has put there what is in the way, or that nothing is.
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// Whether this open file is the lock's file in `folder` as it is now. As long as it is open, no other file gets its number.
+fn stands_in(file: &File, folder: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    let there = match fs::symlink_metadata(folder.join(FILE)) {
+        Ok(there) => there,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(ours.nlink() > 0 && (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
 }
 
 /// What the file says of its holder. It may be damaged, or not written yet.
@@ -140,6 +224,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process::{Command, Stdio};
     use std::sync::MutexGuard;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
     use nix::sys::stat::Mode;
     use restart_core::ExitCode;
@@ -243,6 +328,147 @@ mod tests {
         let error = HostLock::try_acquire(folder, &me()).unwrap_err();
         assert_eq!(error.exit_code(), ExitCode::NotPermitted, "{error}");
         error.to_string()
+    }
+
+    /// What an operator, or a cleaner of old files, can do to a run that holds the lock.
+    #[test]
+    fn a_holder_can_tell_that_its_lock_was_removed_and_another_run_took_a_new_one() {
+        let place = place();
+        let first = acquire(&place.folder);
+        assert!(first.still_ours());
+        fs::remove_dir_all(&place.folder).unwrap();
+        assert!(!first.still_ours());
+        let second = acquire(&place.folder);
+        assert!(second.still_ours() && !first.still_ours());
+        drop(first);
+        assert!(second.still_ours());
+        let Attempt::Held(Some(holder)) = HostLock::try_acquire(&place.folder, &me()).unwrap() else {
+            panic!("two runs have the lock")
+        };
+        assert_eq!(holder.pid, std::process::id());
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_after_it_was_opened_is_not_the_lock() {
+        let place = place();
+        drop(acquire(&place.folder));
+        let (file, aside) = (place.folder.join(FILE), place.folder.join("aside"));
+        let opened = File::open(&file).unwrap();
+        let is_the_lock = || stands_in(&opened, &place.folder).unwrap();
+        assert!(is_the_lock());
+        fs::rename(&file, &aside).unwrap();
+        assert!(!is_the_lock(), "it is elsewhere");
+        fs::write(&file, "").unwrap();
+        assert!(!is_the_lock(), "another is in its place");
+        fs::remove_file(&file).unwrap();
+        symlink("aside", &file).unwrap();
+        assert!(!is_the_lock(), "a link to it, which no run would follow");
+        fs::rename(&aside, &file).unwrap();
+        assert!(is_the_lock(), "it is back");
+        fs::remove_dir_all(&place.folder).unwrap();
+        assert!(!is_the_lock(), "there is no folder");
+        fs::write(&place.folder, "").unwrap();
+        assert!(!is_the_lock(), "a file is in the folder's place");
+    }
+
+    #[test]
+    fn a_file_removed_between_open_and_lock_is_opened_again() {
+        let place = place();
+        let file = place.folder.join(FILE);
+        let mut opened = 0;
+        let open = || {
+            opened += 1;
+            let given = open_to_lock(&place.folder)?;
+            match opened {
+                1 => fs::remove_dir_all(&place.folder).unwrap(),
+                2 => {
+                    fs::write(place.folder.join("new"), "").unwrap();
+                    fs::rename(place.folder.join("new"), &file).unwrap();
+                }
+                // As if the folder had gone between its opening and the file's.
+                3 => return Ok(None),
+                _ => {}
+            }
+            Ok(given)
+        };
+        let attempt = HostLock::try_acquire_from(open, &place.folder, &me()).unwrap();
+        let Attempt::Acquired(lock) = attempt else { panic!("{attempt:?}") };
+        assert_eq!(opened, 4);
+        assert!(lock.still_ours());
+        assert_eq!(holder(&place.folder), Some(me()));
+    }
+
+    #[test]
+    fn another_runs_new_lock_is_seen_after_ours_was_removed() {
+        let place = place();
+        let mut theirs = None;
+        let open = || {
+            let given = open_to_lock(&place.folder)?;
+            if theirs.is_none() {
+                fs::remove_dir_all(&place.folder).unwrap();
+                theirs = Some(acquire(&place.folder));
+            }
+            Ok(given)
+        };
+        let attempt = HostLock::try_acquire_from(open, &place.folder, &me()).unwrap();
+        assert!(matches!(&attempt, Attempt::Held(Some(_))), "two runs have the lock: {attempt:?}");
+        assert!(theirs.unwrap().still_ours());
+    }
+
+    #[test]
+    fn a_file_that_is_removed_again_and_again_is_given_up() {
+        let place = place();
+        let mut opened = 0;
+        let open = || {
+            opened += 1;
+            let given = open_to_lock(&place.folder)?;
+            fs::remove_dir_all(&place.folder).unwrap();
+            Ok(given)
+        };
+        let error = HostLock::try_acquire_from(open, &place.folder, &me()).unwrap_err();
+        assert_eq!(opened, TRIES);
+        assert_eq!(error.exit_code(), ExitCode::Failed);
+        let error = error.to_string();
+        assert!(error.starts_with("cannot lock '"), "{error}");
+        assert!(error.ends_with("lock' for the lock of this host: somebody removes it again and again"), "{error}");
+    }
+
+    #[test]
+    fn to_ask_about_the_lock_a_file_need_not_be_writable() {
+        let place = place();
+        let lock = acquire(&place.folder);
+        let readable = File::open(place.folder.join(FILE)).unwrap();
+        assert_eq!(is_taken(&readable), Ok(true));
+        assert_eq!(is_taken(&lock.file), Ok(false), "nobody else has it");
+        drop(lock);
+        assert_eq!(is_taken(&readable), Ok(false));
+        assert_eq!(take(&readable), Err(Errno::EBADF), "to take it, it must be");
+    }
+
+    #[test]
+    fn a_look_never_keeps_a_run_from_beginning() {
+        let place = place();
+        drop(acquire(&place.folder));
+        let (done, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let lost = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Relaxed) {
+                        peek(&place.folder).unwrap();
+                        looks.fetch_add(1, Relaxed);
+                    }
+                });
+            }
+            // Not before both have met often enough, and never without an end.
+            let enough = |run: &usize| *run < 1000 || (looks.load(Relaxed) < 1000 && *run < 1_000_000);
+            let lost = (0..)
+                .take_while(enough)
+                .find(|_| matches!(HostLock::try_acquire(&place.folder, &me()), Ok(Attempt::Held(_)) | Err(_)));
+            // A panic in here would leave the lookers at work, and us waiting for them.
+            done.store(true, Relaxed);
+            lost
+        });
+        assert_eq!(lost, None, "this run lost to a look");
     }
 
     #[test]

@@ -5,9 +5,13 @@ use std::io::{self, Write as _};
 use restart_core::{ExitCode, Failure, Report};
 use serde::Serialize;
 
-/// What the report does not know by itself: the command line and who gave it.
+/// What the report does not know by itself: the tool, its command line, and who gave it.
 #[derive(Debug, Serialize)]
 pub struct Context<'a> {
+    /// The tool.
+    pub tool: &'static str,
+    /// Its version.
+    pub version: &'static str,
     /// `restart`, `reload`, `depool` or `pool`.
     pub action: &'static str,
     /// `--force`.
@@ -18,13 +22,13 @@ pub struct Context<'a> {
     pub reason: Option<&'a str>,
     /// Who called sudo.
     pub user: Option<&'a str>,
+    /// The run of a fleet tool that this one is a part of.
+    pub fleet_run: Option<&'a str>,
 }
 
 /// The object that `--json` prints.
 #[derive(Serialize)]
 struct Json<'a> {
-    tool: &'static str,
-    version: &'static str,
     /// As a shell sees it: 128 and its number for a signal.
     exit_code: u8,
     #[serde(flatten)]
@@ -56,7 +60,7 @@ pub fn ended(report: &Report) -> String {
 /// Prints the report as one line of JSON.
 pub fn print_json(context: &Context<'_>, report: &Report) {
     let exit_code = report.signal.map_or(report.exit_code().number(), |signal| 128 + signal.number());
-    let json = Json { tool: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), exit_code, context, report };
+    let json = Json { exit_code, context, report };
     let printed = serde_json::to_string(&json).map_err(Into::into).and_then(|line| print(&line));
     if let Err(error) = printed {
         log::warn!("cannot print the report: {error}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use restart_core::{ServiceError, ServiceManager, UnitName, UnitStatus, Verb};
+use restart_core::{ServiceError, ServiceManager, UnitName, UnitStatus, Verb, span};
 
 use crate::child::{self, ChildError, Finished};
 use crate::printable::{printable, shortened};
@@ -55,7 +55,10 @@ impl ServiceManager for Systemctl {
         let properties = format!("--property={}", unit_status::PROPERTIES);
         let finished = match child::run(&mut self.command(&["show", &properties], unit), SHOW) {
             Err(ChildError::TimeOver) => {
-                return Err(ServiceError(format!("systemctl did not show the state of '{unit}' within {SHOW:?}")));
+                return Err(ServiceError(format!(
+                    "systemctl did not show the state of '{unit}' within {}",
+                    span(SHOW)
+                )));
             }
             other => other.map_err(|error| self.unstarted(&error))?,
         };
@@ -73,7 +76,8 @@ impl ServiceManager for Systemctl {
             Ok(finished) if finished.status.success() => Ok(()),
             Ok(finished) => Err(ServiceError(words(&finished))),
             Err(ChildError::TimeOver) => Err(ServiceError(format!(
-                "systemctl did not end within {at_most:?} and is no longer waited for; systemd still works on it"
+                "systemctl did not end within {} and is no longer waited for; systemd still works on it",
+                span(at_most)
             ))),
             Err(error) => Err(self.unstarted(&error)),
         }
@@ -95,7 +99,7 @@ fn words(finished: &Finished) -> String {
         [] => format!("systemctl ended with {}", ending(finished.status)),
         [earlier @ .., last] => {
             let before_last = earlier.last().map(|line| format!("{line} ")).unwrap_or_default();
-            shortened(&printable(&format!("{before_last}{last}")), LONGEST_WORDS)
+            shortened(&printable(format!("{before_last}{last}").trim_end_matches('.')), LONGEST_WORDS)
         }
     }
 }
@@ -179,7 +183,7 @@ mod tests {
         let error = script.systemctl.run(Verb::Restart, &unit(), LONG).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "Job for php8.2-fpm.service failed because start of the service was attempted too often."
+            "Job for php8.2-fpm.service failed because start of the service was attempted too often"
         );
     }
 

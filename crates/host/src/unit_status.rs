@@ -8,11 +8,15 @@ use restart_core::{ActiveState, LoadState, UnitStatus};
 
 /// The properties that [`parse`] needs, as `--property=` takes them.
 pub(crate) const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,InvocationID,NRestarts,Result,Job,CanReload,\
-     TimeoutStartUSec,TimeoutStopUSec";
+     TimeoutStartUSec,TimeoutStopUSec,ExecStart";
 
 /// Reads the output of `systemctl show`. A property that is not there is an error: what it would have said is not guessed.
 pub(crate) fn parse(output: &str) -> Result<UnitStatus, String> {
-    let properties = Properties(output.lines().filter_map(|line| line.split_once('=')).collect());
+    let mut properties = Properties(HashMap::new());
+    for (name, value) in output.lines().filter_map(|line| line.split_once('=')) {
+        // A oneshot unit may have several commands; the first is as good as any.
+        properties.0.entry(name).or_insert(value);
+    }
     Ok(UnitStatus {
         load: load_state(properties.get("LoadState")?),
         active: active_state(properties.get("ActiveState")?),
@@ -24,6 +28,8 @@ pub(crate) fn parse(output: &str) -> Result<UnitStatus, String> {
         // The job's number while there is one, else empty; D-Bus's "no job" is 0.
         job: !matches!(properties.get("Job")?, "" | "0"),
         can_reload: properties.get("CanReload")? == "yes",
+        // Not there for a unit that runs nothing.
+        command: properties.get("ExecStart").ok().map(str::to_owned).filter(|command| !command.is_empty()),
         limit: sum(properties.time("TimeoutStopUSec")?, properties.time("TimeoutStartUSec")?),
     })
 }
@@ -111,7 +117,11 @@ mod tests {
     /// Debian 12, systemd 252: php8.2-fpm, running.
     const RUNNING: &str = "TimeoutStartUSec=1min 30s\nTimeoutStopUSec=1min 30s\nMainPID=30\nResult=success\nNRestarts=0\n\
         LoadState=loaded\nActiveState=active\nSubState=running\nCanReload=yes\nJob=\n\
-        InvocationID=9beea9420dac419c9335073f1e1bec69\n";
+        InvocationID=9beea9420dac419c9335073f1e1bec69\n\
+        ExecStart={ path=/usr/sbin/php-fpm8.2 ; argv[]=/usr/sbin/php-fpm8.2 --nodaemonize ; ignore_errors=no ; pid=30 }\n";
+
+    const RUNNING_COMMAND: &str =
+        "{ path=/usr/sbin/php-fpm8.2 ; argv[]=/usr/sbin/php-fpm8.2 --nodaemonize ; ignore_errors=no ; pid=30 }";
 
     /// A unit that does not exist.
     const NOT_FOUND: &str = "TimeoutStartUSec=1min 30s\nTimeoutStopUSec=1min 30s\nMainPID=0\nResult=success\nNRestarts=0\n\
@@ -148,6 +158,7 @@ mod tests {
             result: "success".to_owned(),
             job: false,
             can_reload: true,
+            command: Some(RUNNING_COMMAND.to_owned()),
             limit: seconds(180),
         };
         assert_eq!(parse(RUNNING), Ok(expected));
@@ -190,12 +201,18 @@ mod tests {
 
     #[test]
     fn each_property_is_needed() {
-        for property in PROPERTIES.split(',') {
+        for property in PROPERTIES.split(',').filter(|property| *property != "ExecStart") {
             let without: String =
                 RUNNING.lines().filter(|line| !line.starts_with(property)).map(|line| format!("{line}\n")).collect();
             assert_eq!(parse(&without), Err(format!("it does not say {property}")));
         }
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn a_unit_may_run_nothing() {
+        let without: Vec<&str> = RUNNING.lines().filter(|line| !line.starts_with("ExecStart")).collect();
+        assert_eq!(parse(&without.join("\n")).map(|status| status.command), Ok(None));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use host::logging::{self, Verbosity};
 use host::{Attempt, FolderError, Holder, HostLock, JournalFile, Look, MachineId, Signals, environment, lock, signals};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, execve, setuid};
-use restart_core::{Journal as _, Record, Stop as _, Stopped};
+use restart_core::{Record, Stop as _, Stopped};
 
 const TESTS: [(&str, fn()); 13] = [
     ("the_environment_is_emptied_for_us_and_our_children", the_environment_is_emptied_for_us_and_our_children),

@@ -14,13 +14,15 @@ const USER_AGENT: &str = concat!("safe-service-restart/", env!("CARGO_PKG_VERSIO
 
 /// A server's answer, of any status.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
+pub struct Answer {
+    /// Its HTTP status.
+    pub status: u16,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
-/// Gets `url` as JSON. The error is a reason in a few words.
-pub(crate) fn get(url: &str, at_most: Duration) -> Result<Answer, String> {
+/// Gets `url` as JSON, within `at_most`. Redirects are not followed, and no proxy is asked. The error is a reason in a few words.
+pub fn get(url: &str, at_most: Duration) -> Result<Answer, String> {
     let agent: Agent = Agent::config_builder()
         .timeout_global(Some(at_most))
         .max_redirects(0)

@@ -5,7 +5,7 @@
 //! an error that could be dropped, and never in a verdict that was not given.
 
 mod all_at_once;
-mod http;
+pub mod http;
 mod pybal;
 
 pub use all_at_once::AllAtOnce;

@@ -28,6 +28,10 @@ const LONGEST_TIMEOUT: u32 = 1_000_000_000;
 /// How much later than its time the daemon's `TIMEOUT` may come.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// How long after the request an answer may take before it is "not yet", however short the wait that it is looked for in: a slot
+/// that is free is then had also by one who will not wait (`--slot-timeout 0`), from a daemon in another data centre, too.
+const FIRST_ANSWER: Duration = Duration::from_millis(100);
+
 /// How long `RELEASED` is waited for. It takes less than a millisecond, and closing the connection frees the slot anyway.
 const RELEASE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -73,6 +77,8 @@ struct Wish {
 struct Waiting {
     wish: Wish,
     connection: Connection,
+    /// Until when nobody is told "not yet".
+    first_answer: Instant,
     /// When the daemon should have answered at the latest.
     answer_due: Instant,
     pulse: Pulse,
@@ -129,7 +135,7 @@ impl Poolcounter {
         connection.send(Request::Acquire { key: &self.key, workers: wish.limit, max_queue: MAX_QUEUE, timeout })?;
         let answer_due = after(now, Duration::from_secs(timeout.into()) + MARGIN);
         let pulse = Pulse::new(connection.peer()?);
-        Ok(Waiting { wish, connection, answer_due, pulse, pause })
+        Ok(Waiting { wish, connection, first_answer: now + FIRST_ANSWER, answer_due, pulse, pause })
     }
 
     /// Waits in the daemon's queue until `until` at the latest.
@@ -286,9 +292,13 @@ impl Slots for Poolcounter {
     /// up, and it has a second more to say so. One that is frozen is noticed about two seconds after we queued, or within six
     /// seconds after it froze, as [`SlotError::Unreachable`]. A connection lost while waiting is made again for as long as
     /// [`Poolcounter::with_patience`] says, within the time allowed; the place in the queue is lost with it. Once an error was
-    /// returned, it is returned again until the next [`Slots::ask`].
+    /// returned, it is returned again until the next [`Slots::ask`]. Within the first 100 ms after the request it waits for an
+    /// answer until they are over, also with a shorter `slice`.
     fn granted(&mut self, slice: Duration) -> Result<bool, SlotError> {
-        let until = after(Instant::now(), slice);
+        let mut until = after(Instant::now(), slice);
+        if let State::Waiting(waiting) = &self.state {
+            until = until.max(waiting.first_answer);
+        }
         loop {
             let next = match mem::replace(&mut self.state, State::Idle) {
                 State::Idle => return Err(SlotError::Refused(format!("{}: none was asked for", self.no_slot()))),

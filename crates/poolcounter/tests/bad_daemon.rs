@@ -96,6 +96,29 @@ fn the_request_is_the_one_of_the_original() -> Result<()> {
     Ok(())
 }
 
+/// With `--slot-timeout 0` there is one look, and no time for another.
+#[test]
+fn a_free_slot_at_a_daemon_far_away_is_had_at_the_first_look_however_short() -> Result<()> {
+    let daemon = stand_in(|stream, _| {
+        thread::sleep(Duration::from_millis(30));
+        say(stream, "LOCKED\n");
+        keep(stream);
+    })?;
+    // On a machine that is too busy for once, it is not.
+    assert!((0..20).any(|_| asked(&daemon, Duration::ZERO).granted(Duration::ZERO) == Ok(true)));
+    Ok(())
+}
+
+#[test]
+fn the_first_look_at_a_daemon_that_does_not_answer_is_short_all_the_same() -> Result<()> {
+    let daemon = stand_in(|stream, _| keep(stream))?;
+    let mut slots = asked(&daemon, LONG);
+    let began = Instant::now();
+    assert_eq!(slots.granted(Duration::ZERO), Ok(false));
+    assert!(began.elapsed() < LONG / 10, "{:?}", began.elapsed());
+    Ok(())
+}
+
 #[test]
 fn a_full_queue_is_no_slot() -> Result<()> {
     let daemon = stand_in(|stream, _| say(stream, "QUEUE_FULL\n"))?;

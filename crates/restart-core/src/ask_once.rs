@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::load_balancer::{LoadBalancers, Question, Ticket, Verdict};
+use crate::span::span;
 
 /// Asks all of `questions` and returns the verdicts in their order. One that is not answered within `at_most`, which has to be
 /// more than one request may take, is unknown. `balancers` must not have been asked anything else.
@@ -27,7 +28,7 @@ pub fn ask_once(balancers: &mut dyn LoadBalancers, questions: &[Question], at_mo
             }
         }
     }
-    let unknown = || Verdict::Unknown(format!("no answer within {at_most:?}"));
+    let unknown = || Verdict::Unknown(format!("no answer within {}", span(at_most)));
     verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(unknown)).collect()
 }
 

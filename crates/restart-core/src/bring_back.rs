@@ -9,6 +9,8 @@ use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, Pooled};
 use crate::repool::{Decision, decide};
 use crate::run::{Abort, Hold, Membership, Run};
+use crate::service::ActiveState;
+use crate::span::span;
 use crate::state::State;
 use crate::store::{Fate, StoreError, Write, WriteError};
 use crate::take_out::CONFLICTS;
@@ -37,13 +39,13 @@ impl Run<'_> {
     /// After the restart: puts the host back and sees every load balancer send again.
     pub(crate) fn bring_back(&mut self) {
         self.note_phase(Phase::BringingBack);
-        self.bring_back_now();
+        self.bring_back_now(ExitCode::RepoolUnconfirmed);
     }
 
-    /// The same, with the journal as it is until the host is back.
-    pub(crate) fn bring_back_now(&mut self) {
+    /// The same, with the journal as it is until the host is back. What is not confirmed ends with `code`.
+    pub(crate) fn bring_back_now(&mut self, code: ExitCode) {
         self.state = State::BroughtBack;
-        let failures = self.return_and_see(ExitCode::RepoolUnconfirmed, |member| matches!(member.hold, Hold::Returned));
+        let failures = self.return_and_see(code, |member| matches!(member.hold, Hold::Returned));
         if failures.is_empty() {
             self.close_journal();
         } else {
@@ -76,8 +78,8 @@ impl Run<'_> {
         }
         let ours = |member: &Membership| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_));
         if !self.members.iter().any(ours) {
-            if self.members.iter().any(|member| member.out.is_some()) {
-                self.close_journal_but_for_held();
+            if self.journal_open {
+                self.close_journal_as_found();
             }
             return;
         }
@@ -90,7 +92,7 @@ impl Run<'_> {
             self.state = State::PerhapsDepooled;
             return;
         }
-        self.close_journal_but_for_held();
+        self.close_journal_as_found();
     }
 
     /// `--pool`: puts every node that is `no` back; `inactive` is an operator's word and stays.
@@ -100,9 +102,15 @@ impl Run<'_> {
         }
         for member in &mut self.members {
             if let Some(found) = member.found.clone().filter(|found| found.pooled == Pooled::No) {
+                // For the journal, as if it had been taken out: should this run die or not be confirmed, recovery goes on.
+                member.out = self.parts.store.prepare(&found, Pooled::No).ok();
+                (member.revision, member.held) = (Some(found.revision), false);
                 member.hold = Hold::Ours(found);
             }
         }
+        self.warn_of_units_that_do_not_run();
+        // A disk that takes nothing does not keep a host out.
+        self.note_phase(Phase::BringingBack);
         let pooled = |member: &Membership| matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
         let failures = self.return_and_see(ExitCode::PutBackUnconfirmed, pooled);
         if failures.is_empty() {
@@ -112,6 +120,18 @@ impl Run<'_> {
         } else {
             self.report.failures.extend(failures);
             self.state = State::PoolUnconfirmed;
+        }
+    }
+
+    /// An operator's word is done, but not without a word of why the host was out.
+    fn warn_of_units_that_do_not_run(&mut self) {
+        for unit in self.job.left.iter().flat_map(|left| &left.units) {
+            if let Ok(status) = self.parts.services.status(unit)
+                && status.active != ActiveState::Active
+            {
+                let message = format!("'{unit}', because of which this host was out, is {}", status.active.as_str());
+                self.report.warn(message);
+            }
         }
     }
 
@@ -129,7 +149,7 @@ impl Run<'_> {
                 if let Err(why) = result
                     && matches!(run.members[place].hold, Hold::Ours(_) | Hold::Attempted(_))
                 {
-                    let names = run.pool_names(&run.members[place].pools);
+                    let names = &run.members[place].names;
                     let message = format!("cannot repool '{}' in {names}: {why}", run.host);
                     failures.push(Failure::new(code, message));
                 }
@@ -164,7 +184,7 @@ impl Run<'_> {
             }
             if !said {
                 said = true;
-                log::warn!("cannot reach the store to repool, trying for {:?} more: {why}", deadline - now);
+                log::warn!("cannot reach the store to repool, trying for {} more: {why}", span(deadline - now));
             }
             let next = (now + STORE_PAUSE).min(deadline);
             sleep_until(self.parts.clock, self.parts.stop, Heed::Second, next).map_err(|stopped| {
@@ -242,15 +262,15 @@ impl Run<'_> {
     }
 
     /// Rule 2: what somebody else decided stays, and is no error.
-    fn left_to_others(&mut self, place: usize, now: Option<Node>, why: &str) {
+    pub(crate) fn left_to_others(&mut self, place: usize, now: Option<Node>, why: &str) {
         self.members[place].now = now;
         self.members[place].hold = Hold::Theirs;
-        let names = self.pool_names(&self.members[place].pools);
+        let names = self.members[place].names.clone();
         self.report.warn(format!("'{}' in {names} is left to whoever changed it: {why}", self.host));
     }
 
     fn returned(&mut self, place: usize, node: Node) {
-        let names = self.pool_names(&self.members[place].pools);
+        let names = self.members[place].names.clone();
         log::info!("repooled '{}' in {names}", self.host);
         self.members[place].now = Some(node);
         self.members[place].hold = Hold::Returned;

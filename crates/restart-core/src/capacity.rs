@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::names::Fqdn;
 use crate::pool::{Node, Pooled};
 
 /// A number of hosts, or a share of a pool.
@@ -78,10 +79,14 @@ impl Census {
         Self::count(nodes, |node| node.pooled == Pooled::Yes)
     }
 
-    /// Counts the nodes as they stood when the one of revision `ours` was written: a depool after that does not count. Of
-    /// two hosts that take themselves out at the same time, so only the later one sees too few left.
-    pub fn at(nodes: &[Node], ours: u64) -> Self {
-        Self::count(nodes, |node| node.pooled == Pooled::Yes || node.revision > ours)
+    /// Counts the nodes as they stood when that of `host` was written, at the revision `ours`: a depool after that does not
+    /// count. Of two hosts that take themselves out at the same time, so only the later one sees too few left. One that was out
+    /// `before` and only changed, as by a new weight, was out all the time.
+    pub fn at(nodes: &[Node], before: &[Node], host: &Fqdn, ours: u64) -> Self {
+        let was_in = |node: &Node| !before.iter().any(|then| then.id == node.id && then.pooled != Pooled::Yes);
+        Self::count(nodes, |node| {
+            node.pooled == Pooled::Yes || (node.revision > ours && node.id.host != *host && was_in(node))
+        })
     }
 
     fn count(nodes: &[Node], pooled: impl Fn(&Node) -> bool) -> Self {
@@ -167,9 +172,19 @@ mod tests {
     #[test]
     fn of_two_that_leave_at_once_only_the_later_one_sees_too_few() {
         // Three hosts; two wrote `no` at the revisions 10 and 11.
+        let before = nodes(&[(Pooled::Yes, 1), (Pooled::Yes, 1), (Pooled::Yes, 2), (Pooled::Inactive, 3)]);
         let nodes = nodes(&[(Pooled::No, 10), (Pooled::No, 11), (Pooled::Yes, 2), (Pooled::Inactive, 3)]);
-        assert_eq!(Census::at(&nodes, 10), Census { pooled: 2, total: 3 });
-        assert_eq!(Census::at(&nodes, 11), Census { pooled: 1, total: 3 });
+        let host = |place: usize| &nodes[place].id.host;
+        assert_eq!(Census::at(&nodes, &before, host(0), 10), Census { pooled: 2, total: 3 });
+        assert_eq!(Census::at(&nodes, &before, host(1), 11), Census { pooled: 1, total: 3 });
         assert_eq!(Census::now(&nodes), Census { pooled: 1, total: 3 });
+    }
+
+    #[test]
+    fn a_later_change_of_what_was_out_already_is_no_depool() {
+        // We wrote at 10; then somebody gave new weights to us, and to one that was out for long.
+        let before = nodes(&[(Pooled::Yes, 1), (Pooled::No, 2), (Pooled::Yes, 3)]);
+        let nodes = nodes(&[(Pooled::No, 11), (Pooled::No, 12), (Pooled::Yes, 3)]);
+        assert_eq!(Census::at(&nodes, &before, &nodes[0].id.host, 10), Census { pooled: 1, total: 3 });
     }
 }

@@ -14,6 +14,10 @@ pub trait Journal {
 
     /// Removes the record: the host is as it should be.
     fn clear(&mut self) -> Result<(), JournalError>;
+
+    /// Whether this run is still the only one that may write the journal. Asked before what cannot be taken back, since the lock
+    /// that says so is a file, and files can be removed.
+    fn is_ours(&mut self) -> Result<(), JournalError>;
 }
 
 /// Why a record could not be kept or removed; the text names the file.
@@ -43,9 +47,13 @@ pub struct Record {
     pub data_centre: Tag,
     /// The units that it restarts.
     pub units: Vec<UnitName>,
-    /// The name of the limit that it counts against while it is out, where that is kept in the store.
+    /// The limits that it counts against while it is out, where that is kept in the store.
     #[serde(default)]
-    pub counts_against: Option<String>,
+    pub counts_against: Vec<String>,
+    /// The store that the nodes are kept in ([`PoolStore::kind`](crate::PoolStore::kind)).
+    pub store: String,
+    /// Where the run found its configuration.
+    pub files: Files,
     /// The nodes that it depools.
     pub nodes: Vec<Depooled>,
     /// How far it got.
@@ -62,9 +70,20 @@ pub struct Depooled {
     pub write: Write,
     /// The revision of the node once it is depooled; `None`: the run died before it knew.
     pub revision: Option<u64>,
-    /// An earlier run took it out and held it; this one took it over, to repool it if it succeeds.
+    /// An earlier run took it out and held it. A run that succeeds puts it back, and says so here before it begins to; until then
+    /// recovery leaves it as it is.
     #[serde(default)]
     pub held: bool,
+}
+
+/// The files of a run that say where pools are and where they are kept: a recovery looks there, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// The catalog of pools.
+    pub catalog: String,
+    /// The configuration of the store.
+    pub config: String,
 }
 
 impl Depooled {
@@ -91,13 +110,23 @@ pub struct Origin {
     pub user: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// With which files.
+    pub files: Files,
 }
 
 impl Origin {
     /// For a run that leaves no record: a forced restart.
     pub fn nobody() -> Self {
         let nothing = String::new;
-        Self { run: nothing(), boot: nothing(), pid: 0, since: nothing(), user: None, reason: None }
+        Self {
+            run: nothing(),
+            boot: nothing(),
+            pid: 0,
+            since: nothing(),
+            user: None,
+            reason: None,
+            files: Files::default(),
+        }
     }
 }
 

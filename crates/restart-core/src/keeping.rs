@@ -10,6 +10,16 @@ use crate::service::ActiveState;
 use crate::state::State;
 use crate::store::{Fate, StoreError};
 
+/// Whose doing it is that a node of a record is out.
+pub(crate) enum Standing {
+    /// Ours: the node as our depool left it.
+    Ours(Node),
+    /// Ours no longer, or never made.
+    NotOurs,
+    /// It cannot be told any more, and why.
+    Unclear(String),
+}
+
 impl Run<'_> {
     /// Puts the run's intent on disk: every node that is about to be depooled, and what an earlier run held.
     pub(crate) fn open_journal(&mut self) -> Result<(), Failure> {
@@ -17,7 +27,9 @@ impl Run<'_> {
             return Ok(());
         }
         self.phase("open journal", |run| {
-            for member in &mut run.members {
+            run.alone()?;
+            run.slot_is_ours()?;
+            for member in run.members.iter_mut().filter(|member| member.named) {
                 let Some(node) = member.now.as_ref().filter(|node| node.pooled == Pooled::Yes) else { continue };
                 let write = run.parts.store.prepare(node, Pooled::No);
                 member.out = Some(write.map_err(|error| cannot(&format!("depool '{}'", member.id), &error))?);
@@ -27,10 +39,21 @@ impl Run<'_> {
         })
     }
 
+    /// Nobody else took over this host's journal, and with it this host.
+    pub(crate) fn alone(&mut self) -> Result<(), Failure> {
+        self.parts.journal.is_ours().map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))
+    }
+
     /// Writes the journal; a run that has taken nothing out, and will not, has none.
     pub(crate) fn keep(&mut self, phase: Phase) -> Result<(), Failure> {
-        let Some(record) = self.record(phase) else { return Ok(()) };
-        self.parts.journal.keep(&record).map_err(|error| {
+        let record = self.record(phase);
+        let kept = match &record {
+            Some(record) => self.parts.journal.keep(record),
+            None if self.journal_open => self.parts.journal.clear(),
+            None => Ok(()),
+        };
+        self.journal_open = record.is_some() || (self.journal_open && kept.is_err());
+        kept.map_err(|error| {
             Failure::new(ExitCode::Failed, format!("cannot keep the journal of what is depooled: {error}"))
         })
     }
@@ -42,81 +65,185 @@ impl Run<'_> {
         }
     }
 
+    /// The journal as it is in this phase; `None` when nothing is out because of us.
     fn record(&self, phase: Phase) -> Option<Record> {
         let place = self.job.place.as_ref()?;
         let origin = &self.job.origin;
-        let nodes: Vec<_> = self.members.iter().filter_map(|member| self.depooled(member)).collect();
-        let held = self.job.held.iter().flat_map(|held| held.units.iter());
+        let nodes = self.members.iter().filter_map(|member| self.depooled(member, phase));
+        let nodes: Vec<_> = nodes.chain(self.others.iter().cloned()).collect();
         let mut units = self.job.units.clone();
-        units.extend(held.filter(|unit| !self.job.units.contains(unit)).cloned());
+        // An operator's `--pool` does not ask how they are.
+        let left =
+            self.job.left.iter().filter(|_| !self.returns || !self.others.is_empty()).flat_map(|left| &left.units);
+        units.extend(left.filter(|unit| !self.job.units.contains(unit)).cloned());
         (!nodes.is_empty()).then(|| Record {
             run: origin.run.clone(),
             boot: origin.boot.clone(),
             pid: origin.pid,
             since: origin.since.clone(),
             user: origin.user.clone(),
-            reason: origin.reason.clone(),
+            // One that only tries again takes the reason with it.
+            reason: origin.reason.clone().or_else(|| self.job.left.as_ref()?.reason.clone()),
             host: place.host.clone(),
             data_centre: place.data_centre.clone(),
             units,
-            counts_against: self.job.counts_against.clone(),
+            counts_against: self.limits(),
+            store: self.parts.store.kind().to_owned(),
+            files: origin.files.clone(),
             nodes,
             phase,
         })
     }
 
-    fn depooled(&self, member: &Membership) -> Option<Depooled> {
+    fn depooled(&self, member: &Membership, phase: Phase) -> Option<Depooled> {
         let write = member.out.clone()?;
-        let pools = member.pools.iter().map(|place| self.pools[*place].name.clone()).collect();
-        Some(Depooled { pools, write, revision: member.revision, held: member.held })
+        let known = self.job.left.iter().flat_map(|left| &left.nodes).find(|out| out.write.found.id == member.id);
+        let pools = match known {
+            Some(known) if member.pools.is_empty() => known.pools.clone(),
+            _ => member.pools.iter().map(|place| self.pools[*place].name.clone()).collect(),
+        };
+        // From here on it is to be brought back, whoever finishes that.
+        let held = member.held && phase != Phase::BringingBack;
+        Some(Depooled { pools, write, revision: member.revision, held })
     }
 
     /// The host is as it should be, or an operator has taken over: nothing is left to be remembered, but for what was not this
     /// run's to put back.
     pub(crate) fn close_journal(&mut self) {
-        // A host that is still held counts on.
-        if self.remains.is_none() {
-            self.count_as_back();
+        let left = self.job.left.as_ref().filter(|_| !self.others.is_empty());
+        let remains = left.map(|left| Record {
+            nodes: self.others.clone(),
+            phase: if self.others.iter().all(|out| out.held) { Phase::Held } else { left.phase },
+            ..left.clone()
+        });
+        self.close_journal_with(remains);
+    }
+
+    /// After an abort: what an earlier run left is as before.
+    pub(crate) fn close_journal_as_found(&mut self) {
+        self.close_journal_with(self.job.left.clone());
+    }
+
+    fn close_journal_with(&mut self, mut remains: Option<Record>) {
+        // A host that is still held counts on. What cannot be taken back now is the next recovery's, which needs the journal.
+        let counts_on = remains.as_ref().map(|record| record.counts_against.clone()).unwrap_or_default();
+        let stuck = self.count_as_back(|limit| !counts_on.contains(limit));
+        match &mut remains {
+            None if !stuck.is_empty() => return,
+            None => {}
+            Some(record) => record.counts_against.extend(stuck),
         }
-        let closed = match &self.remains {
+        let closed = match &remains {
             None => self.parts.journal.clear(),
             Some(record) => self.parts.journal.keep(record),
         };
-        if let Err(error) = closed {
-            self.report.warn(format!("the journal could not be closed, and will be finished once more: {error}"));
+        match closed {
+            Ok(()) => self.journal_open = remains.is_some(),
+            Err(error) => {
+                self.report.warn(format!("the journal could not be closed, and will be finished once more: {error}"));
+            }
         }
     }
 
-    /// After an abort: what an earlier run held is held as before.
-    pub(crate) fn close_journal_but_for_held(&mut self) {
-        self.remains.clone_from(&self.job.held);
-        self.close_journal();
+    /// Takes over what an earlier run took out and left so, as far as it is still out because of that run. A restart takes all of
+    /// it, also from pools that are no longer in the catalog; `--pool` and `--depool` what is in the pools named.
+    pub(crate) fn adopt(&mut self, left: &Record) -> Result<(), Failure> {
+        self.must_be_of_this_store(left)?;
+        let failed = |error: &StoreError| cannot("find out what an earlier run took out", error);
+        self.others.clear();
+        for out in &left.nodes {
+            let named = self.members.iter().any(|member| member.named && member.id == out.write.found.id);
+            if !self.restarts && !named {
+                self.others.push(Depooled { held: out.held || left.phase == Phase::Held, ..out.clone() });
+                continue;
+            }
+            let place = self.membership(out).map_err(|error| failed(&error))?;
+            match self.standing(out, place).map_err(|error| failed(&error))? {
+                Standing::NotOurs => {}
+                Standing::Unclear(why) => {
+                    self.report.warn(format!(
+                        "'{}' in {} is perhaps out because of an earlier run, and is left so: {why}",
+                        self.host, self.members[place].names
+                    ));
+                    self.others.push(Depooled { held: true, ..out.clone() });
+                }
+                Standing::Ours(ours) => {
+                    let member = &mut self.members[place];
+                    member.revision = Some(ours.revision);
+                    member.hold = Hold::Ours(ours);
+                    member.out = Some(out.write.clone());
+                    member.held = true;
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Finds the nodes that an earlier run took out and held, as far as they are still out because of it.
-    pub(crate) fn adopt(&mut self, record: &Record) -> Result<(), StoreError> {
-        for out in &record.nodes {
-            let Some(place) = self.members.iter().position(|member| member.id == out.write.found.id) else { continue };
-            let ours = match out.ours() {
-                Some(node) => Some(node),
-                None => match self.parts.store.fate(&out.write)? {
-                    Fate::Made(node) | Fate::MadeThenChanged(node) => Some(node),
-                    Fate::NotMade => None,
-                    Fate::Unclear(why) => {
-                        self.report
-                            .warn(format!("node '{}' may be out because of an earlier run: {why}", out.write.found.id));
-                        None
-                    }
+    /// Whose doing it is that this node of a record is out, as far as it is.
+    pub(crate) fn standing(&mut self, out: &Depooled, place: usize) -> Result<Standing, StoreError> {
+        let ours = match out.ours() {
+            Some(node) => node,
+            None => match self.parts.store.fate(&out.write)? {
+                Fate::Made(node) | Fate::MadeThenChanged(node) => node,
+                Fate::NotMade => return Ok(Standing::NotOurs),
+                // One that is in service is nobody's worry.
+                Fate::Unclear(why) => match &self.members[place].now {
+                    Some(now) if now.pooled == Pooled::No => return Ok(Standing::Unclear(why)),
+                    _ => return Ok(Standing::NotOurs),
                 },
-            };
-            let member = &mut self.members[place];
-            if let Some(ours) = ours
-                && let Decision::Repool(_) = decide(&ours, member.now.as_ref())
-            {
-                member.revision = Some(ours.revision);
-                member.hold = Hold::Ours(ours);
-                member.out = Some(out.write.clone());
-                member.held = true;
+            },
+        };
+        Ok(match decide(&ours, self.members[place].now.as_ref()) {
+            Decision::Repool(_) => Standing::Ours(ours),
+            Decision::Leave(_) => Standing::NotOurs,
+        })
+    }
+
+    /// The membership of a node in a record. One whose pool has left the catalog, or is kept elsewhere now, is known by its node
+    /// alone: it can be put back, and no load balancer can be asked.
+    pub(crate) fn membership(&mut self, out: &Depooled) -> Result<usize, StoreError> {
+        let id = &out.write.found.id;
+        if let Some(place) = self.members.iter().position(|member| member.id == *id) {
+            return Ok(place);
+        }
+        let found = self.parts.store.read(id)?;
+        let names: Vec<_> = out.pools.iter().map(|pool| format!("'{pool}'")).collect();
+        self.members.push(Membership {
+            id: id.clone(),
+            pools: Vec::new(),
+            names: names.join(", "),
+            named: false,
+            now: found.clone(),
+            found,
+            hold: Hold::Untouched,
+            out: None,
+            revision: None,
+            held: false,
+            listing: Vec::new(),
+        });
+        Ok(self.members.len() - 1)
+    }
+
+    /// A journal says what was written to one store, in one place. In another one the host would look as if it were not out, and
+    /// be forgotten.
+    pub(crate) fn must_be_of_this_store(&self, left: &Record) -> Result<(), Failure> {
+        let store = &self.parts.store;
+        let elsewhere = |message: String| {
+            let nodes: Vec<_> = left.nodes.iter().map(|out| format!("'{}'", out.write.key)).collect();
+            let nodes = nodes.join(", ");
+            let message = format!(
+                "an earlier run took '{}' out of its pools in another store: {message}; look at {nodes} there, and once they are as they should be, remove the journal",
+                left.host
+            );
+            Err(Failure::new(ExitCode::Configuration, message))
+        };
+        if left.store != store.kind() {
+            return elsewhere(format!("'{}', and '{}' is configured now", left.store, store.kind()));
+        }
+        for out in &left.nodes {
+            let key = store.prepare(&out.write.found, Pooled::No).map(|write| write.key);
+            if key.as_ref().is_ok_and(|key| *key != out.write.key) {
+                return elsewhere(format!("the object is '{}' by the configuration of today", key.unwrap_or_default()));
             }
         }
         Ok(())
@@ -124,7 +251,7 @@ impl Run<'_> {
 
     /// A host was held because these units did not run; it goes back only when they do.
     pub(crate) fn held_units_that_do_not_run(&mut self) -> Vec<Failure> {
-        let held = self.job.held.iter().flat_map(|held| held.units.iter());
+        let held = self.job.left.iter().flat_map(|left| left.units.iter());
         let others: Vec<_> = held.filter(|unit| !self.job.units.contains(unit)).cloned().collect();
         let mut failures = Vec::new();
         for unit in others {

@@ -23,6 +23,8 @@ pub struct Pool {
     pub balancers: Vec<Balancer>,
     /// How many of its hosts have to stay pooled, where the catalog says so for this pool (`min_pooled`).
     pub min_pooled: Option<Share>,
+    /// The address that has to answer before a host goes back into the pool, where the catalog has one (`ready_url`).
+    pub ready_url: Option<String>,
 }
 
 impl Pool {

@@ -4,73 +4,151 @@
 use std::time::Duration;
 
 use crate::clock::{Heed, sleep_until};
-use crate::journal::{Phase, Record};
+use crate::journal::{Depooled, Phase, Record};
+use crate::keeping::Standing;
 use crate::outcome::{ExitCode, Failure};
-use crate::run::{Abort, Hold, Run};
-use crate::service::ActiveState;
+use crate::pool::Pooled;
+use crate::ready::see_ready;
+use crate::run::{Abort, Hold, Run, cannot};
+use crate::service::{ActiveState, UnitStatus};
 use crate::state::State;
 
-/// How long to wait for a job that systemd has for a unit of the run, where the unit sets no limit of its own. Longer ones
-/// are left to the next recovery, a minute later.
+/// How long to wait for a job that systemd has for a unit of the run. Longer ones are left to the next recovery, a minute later.
 const JOB_LIMIT: Duration = Duration::from_secs(120);
-/// The pause between two looks at a unit with a job.
+/// The pause between two looks at a unit.
 const LOOK: Duration = Duration::from_millis(250);
+/// systemd's words for a unit that ended by itself and that it will start again: no job is queued meanwhile.
+const CRASHED: &str = "auto-restart";
 
 impl Run<'_> {
     /// Finishes `record`, or says why it cannot be finished yet.
     pub(crate) fn recover(&mut self, record: &Record) {
-        if let Err(abort) = self.recover_or_stop(record) {
-            match abort {
-                Abort::Failed(failure) => self.report.failures.push(failure),
-                Abort::Stopped(stopped) => {
-                    log::warn!("{}: the recovery is left to the next one", stopped.signal.name());
-                }
+        self.recovers = true;
+        self.journal_open = true;
+        self.state = State::NotFinished;
+        let ended = match record.phase {
+            Phase::Held => self.look_at_held(record),
+            _ => self.finish_interrupted(record),
+        };
+        match ended {
+            Ok(()) => {}
+            Err(Abort::Failed(failure)) => self.report.failures.push(failure),
+            Err(Abort::Stopped(stopped)) => {
+                log::warn!("{}: the recovery is left to the next one", stopped.signal.name());
             }
         }
     }
 
-    fn recover_or_stop(&mut self, record: &Record) -> Result<(), Abort> {
-        self.state = State::PerhapsDepooled;
-        let who = describe(record);
-        if record.phase == Phase::Held {
-            self.state = State::Held;
-            let message = format!("'{}' is held depooled since {}, by {who}", record.host, record.since);
-            return Err(Failure::new(ExitCode::LeftDepooled, message).into());
-        }
-        log::warn!("finishing what {who} left");
+    fn finish_interrupted(&mut self, record: &Record) -> Result<(), Abort> {
+        log::warn!("finishing what {} left", describe(record));
+        self.must_be_of_this_store(record)?;
         self.await_jobs(record)?;
+        let units: Vec<_> = record.units.iter().map(|unit| format!("'{unit}'")).collect();
+        match (record.phase, units.is_empty()) {
+            (Phase::TakingOut, false) => self.report.warn(format!("it had not restarted {}", units.join(", "))),
+            (Phase::Restarting, false) => {
+                self.report.warn(format!("whether it had restarted {} is not known", units.join(", ")));
+            }
+            (Phase::BringingBack | Phase::Held, _) | (_, true) => {}
+        }
         // An operator may have deleted every object meanwhile; that is an end, too.
         self.read_nodes()?;
-        self.take_over(record);
-        // What was held before the run that died is not this recovery's to put back, unless that run restarted the units.
-        if record.phase == Phase::TakingOut {
-            let held: Vec<_> = record.nodes.iter().filter(|out| out.held).cloned().collect();
-            self.remains = (!held.is_empty()).then(|| Record { nodes: held, phase: Phase::Held, ..record.clone() });
-            for member in self.members.iter_mut().filter(|member| member.held) {
-                member.hold = Hold::Untouched;
+        self.take_over(record)?;
+        // A host that is in service already is the load balancers' to judge.
+        if self.members.iter().any(|member| matches!(member.hold, Hold::Ours(_))) {
+            let mut sick = self.sick_units(record);
+            if sick.is_empty() {
+                sick = self.urls_that_do_not_answer();
+            }
+            if !sick.is_empty() {
+                self.leave_depooled(sick);
+                return Ok(());
             }
         }
-        let sick = self.sick_units(record);
-        if sick.is_empty() {
-            self.bring_back_now();
+        if record.phase == Phase::BringingBack && !record.units.is_empty() {
+            self.bring_back_now(ExitCode::RepoolUnconfirmed);
         } else {
-            self.leave_depooled(sick);
+            // Not, as far as is known, restarted.
+            self.bring_back_now(ExitCode::PutBackUnconfirmed);
         }
         Ok(())
     }
 
-    /// Makes the record's nodes those of this run.
-    fn take_over(&mut self, record: &Record) {
+    /// A held host stays as it is. But where an operator has put it back, or has taken it over, it is held no longer.
+    fn look_at_held(&mut self, record: &Record) -> Result<(), Abort> {
+        let who = describe(record);
+        if self.is_taken_over(record).unwrap_or(false) {
+            log::info!("'{}' was held by {who}, and is an operator's by now", record.host);
+            self.state = State::BroughtBack;
+            self.close_journal();
+            return Ok(());
+        }
+        self.state = State::Held;
+        let message = format!("'{}' is held depooled since {}, by {who}", record.host, record.since);
+        Err(Failure::new(ExitCode::LeftDepooled, message).into())
+    }
+
+    /// Whether no node of the record is out because of us any more. What cannot be told is not taken over.
+    fn is_taken_over(&mut self, record: &Record) -> Result<bool, Abort> {
+        self.must_be_of_this_store(record)?;
+        self.read_nodes()?;
         for out in &record.nodes {
-            let Some(member) = self.members.iter_mut().find(|member| member.id == out.write.found.id) else { continue };
-            member.hold = match out.ours() {
-                Some(node) => Hold::Ours(node),
-                None => Hold::Attempted(out.write.clone()),
-            };
+            let standing = self.membership(out).and_then(|place| self.standing(out, place));
+            if !matches!(standing, Ok(Standing::NotOurs)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes the record's nodes those of this run.
+    fn take_over(&mut self, record: &Record) -> Result<(), Failure> {
+        for out in &record.nodes {
+            let failed = |error| cannot(&format!("find out what became of '{}'", out.write.found.id), &error);
+            let place = self.membership(out).map_err(failed)?;
+            let standing = self.standing(out, place).map_err(failed)?;
+            // What was held before the run that died is the next good run's.
+            if out.held {
+                if !matches!(standing, Standing::NotOurs) {
+                    self.others.push(out.clone());
+                }
+                continue;
+            }
+            let member = &mut self.members[place];
             member.out = Some(out.write.clone());
             member.revision = out.revision;
-            member.held = out.held;
+            match standing {
+                Standing::Ours(node) => {
+                    member.revision = Some(node.revision);
+                    member.hold = Hold::Ours(node);
+                }
+                // In service: put back by the run that died, or never taken out, or pooled by an operator. Whether load balancers
+                // know is seen in each case.
+                Standing::NotOurs if matches!(&member.now, Some(now) if now.pooled == Pooled::Yes) => {
+                    // A depool without an answer may still be on its way.
+                    if out.revision.is_none() && member.now.as_ref() == Some(&out.write.found) {
+                        member.hold = Hold::Attempted(out.write.clone());
+                    } else {
+                        (member.hold, member.out) = (Hold::Returned, None);
+                    }
+                }
+                Standing::NotOurs => {
+                    member.out = None;
+                    let now = member.now.clone();
+                    self.left_to_others(place, now, "it was changed while the host was out");
+                }
+                Standing::Unclear(why) => {
+                    self.report.warn(format!(
+                        "'{}' in {} is perhaps out because of an earlier run, and is left so: {why}",
+                        self.host, self.members[place].names
+                    ));
+                    let member = &mut self.members[place];
+                    member.out = None;
+                    self.others.push(Depooled { held: true, ..out.clone() });
+                }
+            }
         }
+        Ok(())
     }
 
     /// While systemd still has a job for a unit, nobody can say how it will end.
@@ -81,11 +159,9 @@ impl Run<'_> {
                 let status = self.parts.services.status(unit).map_err(|error| {
                     Failure::new(ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}"))
                 })?;
-                let busy = matches!(
-                    status.active,
-                    ActiveState::Activating | ActiveState::Deactivating | ActiveState::Reloading
-                );
-                if !status.job && !busy {
+                if !is_busy(&status) {
+                    // What is in flight is nobody's question any more, but what it runs says how it is ready.
+                    let _ = self.parts.probe.learn(unit, &status);
                     break;
                 }
                 let now = self.parts.clock.now();
@@ -99,25 +175,56 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The units of the record that do not run.
+    /// The units of the record that do not run, do not go on running, or do not serve.
     fn sick_units(&mut self, record: &Record) -> Vec<Failure> {
         let mut failures = Vec::new();
         for unit in &record.units {
-            let wrong = match self.parts.services.status(unit) {
-                Ok(status) if status.active == ActiveState::Active => continue,
-                Ok(status) => format!("it is {} ({}, result '{}')", status.active.as_str(), status.sub, status.result),
-                Err(error) => error.to_string(),
-            };
-            failures
-                .push(Failure::new(ExitCode::LeftDepooled, format!("cannot put the host back with '{unit}': {wrong}")));
+            if let Err(wrong) = self.see_healthy(unit) {
+                let message = format!("cannot put the host back with '{unit}': {wrong}");
+                failures.push(Failure::new(ExitCode::LeftDepooled, message));
+            }
         }
         failures
     }
+
+    /// Sees a unit up, in one and the same invocation, for as long as it has to settle, and sees it serve.
+    fn see_healthy(&mut self, unit: &crate::names::UnitName) -> Result<(), String> {
+        let look = |run: &mut Self| {
+            let status = run.parts.services.status(unit).map_err(|error| error.to_string())?;
+            match status.active {
+                ActiveState::Active => Ok(status),
+                _ => Err(format!("it is {} ({}, result '{}')", status.active.as_str(), status.sub, status.result)),
+            }
+        };
+        let first = look(self)?;
+        let until = self.parts.clock.now() + self.job.settle;
+        loop {
+            let left = until.saturating_sub(self.parts.clock.now());
+            if left.is_zero() {
+                break;
+            }
+            let next = self.parts.clock.now() + left.min(LOOK);
+            if sleep_until(self.parts.clock, self.parts.stop, Heed::Second, next).is_err() {
+                return Err("whether it stays up was not waited for because of a second signal".to_owned());
+            }
+            let now = look(self)?;
+            if (&now.invocation, now.restarts) != (&first.invocation, first.restarts) {
+                return Err("it was started again while it was looked at".to_owned());
+            }
+        }
+        see_ready(&mut self.parts, unit, self.job.ready).map_err(|why| format!("it runs, and is not ready: {why}"))
+    }
 }
 
-/// `run 4f2a of 'alice'`.
+/// On its way up or down. One that crashed and waits for systemd to start it again is not on its way.
+fn is_busy(status: &UnitStatus) -> bool {
+    let moving = matches!(status.active, ActiveState::Activating | ActiveState::Deactivating | ActiveState::Reloading);
+    status.job || (moving && !status.sub.starts_with(CRASHED))
+}
+
+/// `run 4f2a of 'alice' (reason: deploy)`.
 fn describe(record: &Record) -> String {
     let user = record.user.as_deref().unwrap_or("root");
-    let reason = record.reason.as_deref().map(|reason| format!(", because: {reason}")).unwrap_or_default();
+    let reason = record.reason.as_deref().map(|reason| format!(" (reason: {reason})")).unwrap_or_default();
     format!("run {} of '{user}'{reason}", record.run)
 }

@@ -26,6 +26,8 @@ pub struct Report {
     pub pools: Vec<PoolReport>,
     /// The units, in the order given.
     pub units: Vec<UnitReport>,
+    /// How many requests were in flight when the drain was over; `None` where nobody counted.
+    pub in_flight: Option<u64>,
     /// The phases gone through, in order.
     pub phases: Vec<PhaseReport>,
     /// What a dry run says would be done, in order.
@@ -142,6 +144,7 @@ impl Report {
             state: String::new(),
             pools: Vec::new(),
             units: Vec::new(),
+            in_flight: None,
             phases: Vec::new(),
             plan: Vec::new(),
             notes: Vec::new(),

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::clock::{Heed, sleep_until};
 use crate::names::UnitName;
+use crate::ready::see_ready;
 use crate::report::UnitReport;
-use crate::sequence::{Action, Parts};
+use crate::sequence::{Action, Job, Parts};
 use crate::service::{ActiveState, LoadState, ServiceError, UnitStatus, Verb};
+use crate::span::span;
 
 /// How long systemctl and somebody else's job may take where the unit sets no limit of its own.
 const NO_LIMIT: Duration = Duration::from_secs(600);
@@ -27,16 +29,15 @@ pub(crate) struct Restarted {
     pub(crate) notes: Vec<String>,
 }
 
-/// Restarts or reloads `unit` and sees it run for `settle`. `before` is its state before, where there was time to look.
-pub(crate) fn restart(
-    parts: &mut Parts<'_>,
-    unit: &UnitName,
-    action: Action,
-    settle: Duration,
-    before: Option<&UnitStatus>,
-) -> Restarted {
+/// Restarts or reloads `unit`, sees it run for as long as it has to settle, and sees it serve. `before` is its state before,
+/// where there was time to look.
+pub(crate) fn restart(parts: &mut Parts<'_>, unit: &UnitName, job: &Job, before: Option<&UnitStatus>) -> Restarted {
     let mut notes = Vec::new();
-    let result = attempt(parts, unit, action, settle, before, &mut notes);
+    let result = attempt(parts, unit, job.action, job.settle, before, &mut notes).and_then(|status| {
+        see_ready(parts, unit, job.ready)
+            .map_err(|why| Trouble::Failed(format!("it runs, and is not ready: {why}")))?;
+        Ok(status)
+    });
     let report = UnitReport {
         unit: unit.clone(),
         ok: result.is_ok(),
@@ -72,7 +73,7 @@ fn attempt(
 ) -> Result<UnitStatus, Trouble> {
     let limit = before.and_then(|status| status.limit).map_or(NO_LIMIT, |limit| limit + MARGIN);
     let judge = Judge { unit, settle, before, until: parts.clock.now() + limit + settle };
-    log::info!("{}ing '{unit}', for at most {limit:.0?}", action.verb().as_str());
+    log::info!("{}ing '{unit}', for at most {}", action.verb().as_str(), span(limit));
     let asked = parts.services.run(action.verb(), unit, limit);
     if let Err(error) = &asked {
         let status = parts.services.status(unit)?;

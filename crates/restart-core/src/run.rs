@@ -2,14 +2,16 @@
 //! report it grows. The steps themselves are in `take_out.rs` and `bring_back.rs`.
 
 use crate::clock::{Heed, Stopped};
-use crate::journal::{Phase, Record};
+use crate::journal::{Depooled, Phase};
 use crate::load_balancer::Question;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, NodeId, Pool, Pooled};
+use crate::ready::{Unready, await_ready};
 use crate::report::{BalancerReport, PhaseReport, PlannedStep, PoolReport, Report, ServicesState};
 use crate::restart::restart;
 use crate::sequence::{Action, Job, Parts, Place, Purpose};
 use crate::service::UnitStatus;
+use crate::span::span;
 use crate::state::State;
 use crate::store::{StoreError, Write};
 use crate::watch::{Patience, Unseen, Wanted, Watched, watch};
@@ -17,8 +19,12 @@ use crate::watch::{Patience, Unseen, Wanted, Watched, watch};
 /// This host's object in the store, which stands behind one or several of the pools named.
 pub(crate) struct Membership {
     pub(crate) id: NodeId,
-    /// Those pools, by their place in the job.
+    /// Those pools, by their place in the job; none for a node that only the journal knows.
     pub(crate) pools: Vec<usize>,
+    /// Those pools as the reader knows them: `'api', 'appservers'`.
+    pub(crate) names: String,
+    /// One of them was named: the run takes the host out of it.
+    pub(crate) named: bool,
     /// As it was read before anything was written; `None`: there is no such object.
     pub(crate) found: Option<Node>,
     /// As it was last seen or written.
@@ -91,12 +97,18 @@ pub(crate) struct Run<'a> {
     pub(crate) restarts: bool,
     /// What was asked for is to put the host back.
     pub(crate) returns: bool,
-    /// What stays in the journal when this run is done with it: what it was not to put back.
-    pub(crate) remains: Option<Record>,
+    /// What the journal had, and this run leaves to others: it stays there.
+    pub(crate) others: Vec<Depooled>,
+    /// There is a journal of this run's, or one that it took over.
+    pub(crate) journal_open: bool,
+    /// It finishes what another one left.
+    pub(crate) recovers: bool,
     /// A slot was asked for: there is one to look after and to give back.
     pub(crate) slot: bool,
     /// It was granted.
     pub(crate) slot_granted: bool,
+    /// Why requests in flight cannot be counted; `None` where they can.
+    pub(crate) uncounted: Option<String>,
     /// The first unit as the last look before the restart saw it.
     pub(crate) first_unit: Option<UnitStatus>,
 }
@@ -116,9 +128,12 @@ impl<'a> Run<'a> {
             state: State::AsFound,
             restarts: false,
             returns: false,
-            remains: None,
+            others: Vec::new(),
+            journal_open: job.left.is_some(),
+            recovers: false,
             slot: false,
             slot_granted: false,
+            uncounted: None,
             first_unit: None,
         }
     }
@@ -153,7 +168,7 @@ impl<'a> Run<'a> {
                     None if look => run.parts.services.status(unit).ok(),
                     None => None,
                 };
-                let done = restart(&mut run.parts, unit, run.job.action, run.job.settle, before.as_ref());
+                let done = restart(&mut run.parts, unit, run.job, before.as_ref());
                 for note in done.notes {
                     run.report.warn(note);
                 }
@@ -175,16 +190,41 @@ impl<'a> Run<'a> {
         if self.job.place.is_none() && missing == self.job.units.len() {
             failures.iter_mut().for_each(|failure| failure.code = ExitCode::Configuration);
         }
-        failures.extend(self.held_units_that_do_not_run());
+        if failures.is_empty() {
+            failures = self.urls_that_do_not_answer();
+        }
         self.report.services = if failures.is_empty() { ServicesState::Done } else { ServicesState::Failed };
+        failures.extend(self.held_units_that_do_not_run());
         if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
+
+    /// The addresses that have to answer before the host goes back (`ready_url` in the catalog), and do not within the time.
+    pub(crate) fn urls_that_do_not_answer(&mut self) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        if self.forced {
+            return failures;
+        }
+        let mut urls: Vec<_> =
+            self.pools.iter().filter_map(|pool| Some((pool.ready_url.as_deref()?, &pool.name))).collect();
+        urls.sort();
+        urls.dedup_by_key(|(url, _)| *url);
+        for (url, pool) in urls {
+            log::info!("waiting for '{url}' to answer, for at most {}", span(self.job.ready));
+            let until = self.parts.clock.now() + self.job.ready;
+            if let Err(why) =
+                await_ready(&mut self.parts, until, |parts| parts.probe.answers(url).map_err(Unready::NotYet))
+            {
+                let message = format!("'{url}', by which pool '{pool}' is known to be ready, does not answer: {why}");
+                failures.push(Failure::new(ExitCode::LeftDepooled, message));
+            }
+        }
+        failures
     }
 
     /// After a restart that failed: the host stays out, on purpose. Unless the host is going down, which ends every unit: then
     /// this run was interrupted, and its journal is left to the recovery at the next boot.
     pub(crate) fn leave_depooled(&mut self, failures: Vec<Failure>) {
-        let taken_out = self.members.iter().any(|member| member.out.is_some());
-        if taken_out && self.parts.services.going_down() {
+        if self.journal_open && self.parts.services.going_down() {
             self.report.warn("this host is going down: the recovery after its next boot puts it back".to_owned());
         } else {
             self.note_phase(Phase::Held);
@@ -213,7 +253,7 @@ impl<'a> Run<'a> {
         };
         if !mine.is_empty() {
             let wait = format!("waiting for {} to say that '{}' is", balancers(&mine), self.host);
-            log::info!("{wait} {}, for at most {:?}", wanted.words(), patience.allowed);
+            log::info!("{wait} {}, for at most {}", wanted.words(), span(patience.allowed));
         }
         let result = watch(&mut self.parts, &mut mine, wanted, patience);
         for one in mine.iter().filter(|_| result.is_ok()) {
@@ -241,6 +281,12 @@ impl<'a> Run<'a> {
             // Putting it back writes the fields found at that moment; if nobody changes them, these are the bytes of now.
             back.push(PlannedStep::Write { step: "repool", key: write.key.clone(), value: found.value.clone() });
             there.push(PlannedStep::Write { step, key: write.key, value: write.value });
+        }
+        // What an earlier run held goes back with this one.
+        for member in self.members.iter().filter(|member| member.held && purpose == Purpose::Restart) {
+            let Some(now) = &member.now else { continue };
+            let write = self.parts.store.prepare(now, Pooled::Yes).map_err(|error| cannot("plan the write", &error))?;
+            back.push(PlannedStep::Write { step: "repool", key: write.key, value: write.value });
         }
         self.report.plan = there;
         if purpose == Purpose::Restart {
@@ -277,9 +323,12 @@ impl<'a> Run<'a> {
         self.report
     }
 
+    /// The pools of these memberships, as the reader knows them.
     pub(crate) fn pools_where(&self, which: impl Fn(&Membership) -> bool) -> String {
-        let places = self.members.iter().filter(|member| which(member)).flat_map(|member| member.pools.iter());
-        self.pool_names(places)
+        let mut names: Vec<_> =
+            self.members.iter().filter(|member| which(member)).map(|member| &*member.names).collect();
+        names.sort_unstable();
+        names.join(", ")
     }
 
     /// Pools, by their places in the job, as the reader knows them: `'api', 'appservers'`.

@@ -2,14 +2,16 @@
 //! [`safe_restart`] is the story. Its steps before the restart are in `take_out.rs`, the restart of one unit is in
 //! `restart.rs`, and every way back (after a restart, after an abort, by `--pool`) is in `bring_back.rs`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::capacity::Share;
 use crate::clock::{Clock, Stop};
 use crate::journal::{Journal, Origin, Record};
 use crate::load_balancer::{LoadBalancers, Question, Ticket};
-use crate::names::{Fqdn, Tag, UnitName};
+use crate::names::{Fqdn, PoolName, Tag, UnitName};
 use crate::pool::Pool;
+use crate::probe::Probe;
 use crate::report::Report;
 use crate::run::{Abort, Run};
 use crate::service::{ServiceManager, Verb};
@@ -58,8 +60,10 @@ pub struct Place {
     pub host: Fqdn,
     /// The data centre its nodes are kept under.
     pub data_centre: Tag,
-    /// The pools named, in the order of their names, each once, at least one.
+    /// The pools named, in the order of their names, each once.
     pub pools: Vec<Pool>,
+    /// Those of them that only the journal names. There a node is put back if it is out because of us, and nothing else is done.
+    pub unnamed: BTreeSet<PoolName>,
 }
 
 /// What to do, checked.
@@ -73,8 +77,14 @@ pub struct Job {
     pub action: Action,
     /// How long requests in flight get to finish (`--grace-period`).
     pub grace: Duration,
+    /// How much longer than that, while requests are seen in flight (`--drain-timeout`): the whole time, zero for none.
+    pub drain_timeout: Duration,
+    /// Requests still in flight at the end of that time abort the run (`--require-drained`).
+    pub require_drained: bool,
     /// How long a unit has to stay up (`--settle`).
     pub settle: Duration,
+    /// How long a unit that runs may take until it serves (`--ready-timeout`).
+    pub ready: Duration,
     /// How long the load balancers may take for each change (`--retries` times `--wait`, or `--lb-timeout`).
     pub allowed: Duration,
     /// The longest pause between two questions to one load balancer (`--wait`).
@@ -87,15 +97,15 @@ pub struct Job {
     pub limit: Option<Share>,
     /// How long to wait for a slot (`--slot-timeout`).
     pub slot_timeout: Duration,
-    /// The name of the limit, where the store has to remember that this host counts against it while it is out.
-    pub counts_against: Option<String>,
+    /// The limits that this host counts against while it is out, where the store remembers that.
+    pub counts_against: Vec<String>,
     /// Who runs, for the journal.
     pub origin: Origin,
     /// The command that puts this host back by hand, for messages.
     pub way_back: String,
-    /// What an earlier run took out and left so; a run that succeeds puts it back, one that is aborted leaves it as it is. Its
-    /// pools are among those of the place.
-    pub held: Option<Record>,
+    /// What an earlier run took out and left so. A restart that succeeds puts it back; `--pool` and `--depool` take over what is
+    /// in the pools named; a run that is aborted leaves it as it is.
+    pub left: Option<Record>,
 }
 
 /// The world, as the sequence sees it.
@@ -106,6 +116,8 @@ pub struct Parts<'a> {
     pub balancers: &'a mut dyn LoadBalancers,
     /// Who runs the units.
     pub services: &'a mut dyn ServiceManager,
+    /// What the services of this host say of themselves.
+    pub probe: &'a mut dyn Probe,
     /// What outlives this process.
     pub journal: &'a mut dyn Journal,
     /// Who says whether it is our turn; `None` where nobody limits.
@@ -210,11 +222,13 @@ pub fn forced_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     run.finish()
 }
 
-/// Finishes what a run left that died (`--recover`): puts the host back if its units are healthy, else holds it. What was
-/// held before is only reported. The job's place has the pools of the record, and its units are the record's.
-pub fn recover<'a>(job: &'a Job, record: &Record, parts: Parts<'a>) -> Report {
+/// Finishes what a run left that died (`--recover`), which the job has as `left`: puts the host back if its units are healthy,
+/// else holds it. What was held before is only reported. The job's place has the pools of that record, as far as there are such.
+pub fn recover<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     let mut run = Run::new(job, parts);
-    run.recover(record);
+    if let Some(record) = &job.left {
+        run.recover(record);
+    }
     run.finish()
 }
 

@@ -64,6 +64,9 @@ pub struct UnitStatus {
     pub can_reload: bool,
     /// The longest time that stopping and starting it may take by its own settings; `None` is no limit.
     pub limit: Option<Duration>,
+    /// What it runs, as systemd shows its first `ExecStart`: `{ path=/usr/sbin/php-fpm8.2 ; argv[]=... ; ... }`; `None` for a
+    /// unit that runs nothing.
+    pub command: Option<String>,
 }
 
 /// systemd's LoadState.

@@ -7,11 +7,12 @@ use crate::outcome::{ExitCode, Failure};
 use crate::pool::Pooled;
 use crate::run::{Abort, Membership, Run, cannot};
 use crate::slots::SlotError;
+use crate::span::span;
 
 impl Run<'_> {
     /// Waits for a slot, and reads the pools again, which may have changed meanwhile.
     pub(crate) fn get_slot(&mut self) -> Result<(), Abort> {
-        let sizes = self.members.iter().map(|member| Census::now(&member.listing).total);
+        let sizes = self.members.iter().filter(|member| member.named).map(|member| Census::now(&member.listing).total);
         let smallest = sizes.min().unwrap_or_default();
         let Some(limit) = self.job.limit.and_then(|share| share.limit_of(smallest)) else { return Ok(()) };
         self.phase("wait for a slot", |run| run.wait_for_slot(limit))?;
@@ -51,15 +52,15 @@ impl Run<'_> {
             let now = self.parts.clock.now();
             if left.is_zero() {
                 let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
-                let message = format!("no slot within {allowed:?}, at most {limit} at once; held by: {held}");
+                let message = format!("no slot within {}, at most {limit} at once; held by: {held}", span(allowed));
                 return Err(Failure::new(ExitCode::TryLater, message).into());
             }
             if !said {
                 said = true;
                 let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
                 log::info!(
-                    "waiting for a slot, at most {limit} at once, for at most {:.0?}; held by: {held}",
-                    until.saturating_sub(now)
+                    "waiting for a slot, at most {limit} at once, for at most {}; held by: {held}",
+                    span(until.saturating_sub(now))
                 );
             }
         }
@@ -81,16 +82,27 @@ impl Run<'_> {
         }
     }
 
-    /// The host is back, or out because an operator wants it: it no longer counts. A recovery has no slot of its own, and
-    /// takes back what the run that died said.
-    pub(crate) fn count_as_back(&mut self) {
-        if self.job.counts_against.is_none() {
-            return;
+    /// The host is back, or out because an operator wants it: it no longer counts against those of its limits that `which` picks.
+    /// Returns the limits of which the store could not be told.
+    pub(crate) fn count_as_back(&mut self, which: impl Fn(&String) -> bool) -> Vec<String> {
+        let Some(place) = &self.job.place else { return Vec::new() };
+        let mut stuck = Vec::new();
+        for limit in self.limits().into_iter().filter(which) {
+            if let Err(error) = self.parts.store.no_longer_counts(&limit, &place.host) {
+                self.report.warn(format!("this host counts against a limit until the next recovery: {error}"));
+                stuck.push(limit);
+            }
         }
-        let Some(slots) = self.parts.slots.as_deref_mut() else { return };
-        if let Err(error) = slots.brought_back() {
-            self.report.warn(format!("this host goes on counting against the limit: {error}"));
-        }
+        stuck
+    }
+
+    /// All limits that this host counts against while it is out.
+    pub(crate) fn limits(&self) -> Vec<String> {
+        let left = self.job.left.iter().flat_map(|left| &left.counts_against);
+        let mut limits: Vec<_> = self.job.counts_against.iter().chain(left).cloned().collect();
+        limits.sort();
+        limits.dedup();
+        limits
     }
 
     /// Gives the slot back, and says so if it was lost on the way.
@@ -111,7 +123,7 @@ impl Run<'_> {
     /// Before anything is written: each pool must be able to do without this host.
     pub(crate) fn check_capacity(&self) -> Result<(), Abort> {
         for member in &self.members {
-            if matches!(&member.now, Some(node) if node.pooled == Pooled::Yes) {
+            if member.named && matches!(&member.now, Some(node) if node.pooled == Pooled::Yes) {
                 let census = Census::now(&member.listing);
                 self.enough(member, census.pooled - 1, census.total, "would leave")?;
             }
@@ -124,27 +136,32 @@ impl Run<'_> {
         let member = &self.members[place];
         let listing = self.parts.store.list(&member.id.path);
         let listing = listing.map_err(|error| cannot(&format!("count the hosts of '{}'", member.id.path), &error))?;
-        let census = Census::at(&listing.nodes, revision);
+        let census = Census::at(&listing.nodes, &member.listing, &member.id.host, revision);
         self.enough(member, census.pooled, census.total, "leaves")
     }
 
     fn enough(&self, member: &Membership, left: usize, total: usize, would: &str) -> Result<(), Failure> {
         for pool in member.pools.iter().map(|place| &self.pools[*place]) {
-            let min_pooled = pool.min_pooled.unwrap_or(self.job.min_pooled);
+            let (min_pooled, said, remedy) = match pool.min_pooled {
+                Some(share) => {
+                    (share, format!("min_pooled {share} in the catalog"), "the catalog has to say 'min_pooled: 0'")
+                }
+                None => (self.job.min_pooled, format!("--min-pooled {}", self.job.min_pooled), "say --min-pooled 0"),
+            };
             let (host, name) = (self.host, &pool.name);
             match enough(left, total, min_pooled) {
                 Ok(()) => {}
                 Err(TooFew::Now { left, floor }) => {
                     let message = format!(
                         "depooling '{host}' {would} {left} of {total} hosts in '{name}', and {floor} have to stay pooled \
-                         (--min-pooled {min_pooled})"
+                         ({said})"
                     );
                     return Err(Failure::new(ExitCode::TryLater, message));
                 }
                 Err(TooFew::Never { floor }) => {
                     let message = format!(
-                        "'{name}' has {total} hosts, of which {floor} have to stay pooled (--min-pooled {min_pooled}): none can \
-                         ever leave; if that is meant, say --min-pooled 0"
+                        "'{name}' has {total} hosts, of which {floor} have to stay pooled ({said}): none can ever leave; if \
+                         that is meant, {remedy}"
                     );
                     return Err(Failure::new(ExitCode::Configuration, message));
                 }

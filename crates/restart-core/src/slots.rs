@@ -19,16 +19,11 @@ pub trait Slots {
     /// Who holds slots now, a clause each, as far as that is known; for messages.
     fn holders(&mut self) -> Vec<String>;
 
-    /// Says that this host is about to leave its pools: until [`Slots::brought_back`] it counts as one of N, even when this
-    /// process has died and its slot is free. Fails if the slot is not ours any more. After an error it may have been understood all
-    /// the same: the host then stays in, and [`Slots::brought_back`] is said. Does nothing where a lock service cannot remember.
+    /// Says that this host is about to leave its pools: until [`PoolStore::no_longer_counts`](crate::PoolStore::no_longer_counts)
+    /// it counts as one of N, even when this process has died and its slot is free. Fails if the slot is not ours any more. After
+    /// an error it may have been understood all the same: the host then stays in, and that is taken back. Does nothing where a lock
+    /// service cannot remember.
     fn taking_out(&mut self) -> Result<(), SlotError> {
-        Ok(())
-    }
-
-    /// Says that this host is back in its pools, or that what keeps it out is not us. Needs no slot: recovery says it for
-    /// a run that died. Nothing to do if nothing was said before.
-    fn brought_back(&mut self) -> Result<(), SlotError> {
         Ok(())
     }
 

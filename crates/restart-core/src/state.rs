@@ -18,6 +18,8 @@ pub(crate) enum State {
     Planned,
     Forced,
     Held,
+    /// A recovery did not get as far as the pools.
+    NotFinished,
 }
 
 impl Run<'_> {
@@ -49,10 +51,17 @@ impl Run<'_> {
 
     fn pools_in_words(&self) -> Vec<String> {
         let remedy = format!("put it back with '{}'", self.job.way_back);
-        if self.state == State::Held {
-            // By the journal alone: the store was not read.
-            let pools = self.pool_names(&(0..self.pools.len()).collect::<Vec<_>>());
-            return vec![format!("held depooled in {pools} by an earlier run; once it is healthy, {remedy}")];
+        // By the journal: the store may not have been read.
+        if let (State::Held | State::NotFinished, Some(left)) = (self.state, &self.job.left) {
+            let mut pools: Vec<_> =
+                left.nodes.iter().flat_map(|out| &out.pools).map(|pool| format!("'{pool}'")).collect();
+            pools.sort();
+            pools.dedup();
+            let pools = pools.join(", ");
+            return vec![match self.state {
+                State::Held => format!("held depooled in {pools} by an earlier run; once it is healthy, {remedy}"),
+                _ => format!("perhaps still depooled in {pools}; the next recovery goes on, or {remedy}"),
+            }];
         }
         let mut clauses = Vec::new();
         let out = self.pools_where(|member| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_)));

@@ -16,6 +16,9 @@ pub trait PoolStore {
         format!("'{id}'")
     }
 
+    /// Which store this is, so that a journal written for one is never taken to another: the driver's name.
+    fn kind(&self) -> &str;
+
     /// Says what would be written to set `pooled` of `found`, every other byte of it kept. No I/O.
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError>;
 
@@ -25,6 +28,14 @@ pub trait PoolStore {
 
     /// Finds out what became of a write that ended in [`WriteError::Unknown`].
     fn fate(&mut self, write: &Write) -> Result<Fate, StoreError>;
+
+    /// Takes back what [`Slots::taking_out`](crate::Slots::taking_out) said: `host` is back, or out for a reason that is not
+    /// ours, and no longer counts against the limit of this name. Nothing to do if nothing was said, and in a store that has no
+    /// slots.
+    fn no_longer_counts(&mut self, limit: &str, host: &Fqdn) -> Result<(), StoreError> {
+        let _ = (limit, host);
+        Ok(())
+    }
 }
 
 /// The nodes of a pool.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::{Heed, sleep_until};
+use crate::clock::Heed;
 use crate::journal::Phase;
+use crate::names::UnitName;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{PoolPath, Pooled};
 use crate::run::{Abort, Hold, Membership, Run, cannot, questions};
 use crate::sequence::Action;
-use crate::service::{ActiveState, LoadState};
+use crate::service::{ActiveState, LoadState, UnitStatus};
 use crate::store::WriteError;
 use crate::watch::{Unseen, Wanted};
 
@@ -40,9 +41,24 @@ impl Run<'_> {
                     let message = format!("unit '{unit}' is {state}: what does not run cannot be reloaded");
                     return Err(Failure::new(ExitCode::Failed, message).into());
                 }
+                run.learn(unit, &status)?;
             }
             Ok(())
         })
+    }
+
+    /// Finds out how this unit's requests in flight are counted.
+    fn learn(&mut self, unit: &UnitName, status: &UnitStatus) -> Result<(), Failure> {
+        let Err(why) = self.parts.probe.learn(unit, status) else { return Ok(()) };
+        let why = format!("requests in flight at '{unit}' cannot be counted: {why}");
+        if self.job.require_drained {
+            return Err(Failure::new(ExitCode::Configuration, format!("cannot require a drained host: {why}")));
+        }
+        if !self.pools.is_empty() && !self.job.grace.is_zero() {
+            self.report.note(format!("the whole grace period is waited for: {why}"));
+        }
+        self.uncounted = Some(why);
+        Ok(())
     }
 
     /// Reads this host's nodes, of which there has to be at least one.
@@ -53,10 +69,8 @@ impl Run<'_> {
 
     /// Reads this host's nodes from the places of the pools named, and from nowhere else.
     pub(crate) fn read_nodes(&mut self) -> Result<(), Abort> {
+        let Some(place) = &self.job.place else { return Ok(()) };
         self.phase("read pools", |run| {
-            let Some(place) = &run.job.place else {
-                return Ok(());
-            };
             // Read again after the wait for a slot, all of it.
             run.members.clear();
             run.watched.clear();
@@ -75,6 +89,8 @@ impl Run<'_> {
                 run.watched.extend(questions(place, run.members.len(), &pools));
                 run.members.push(Membership {
                     id,
+                    names,
+                    named: pools.iter().any(|pool| !place.unnamed.contains(&place.pools[*pool].name)),
                     pools,
                     now: found.clone(),
                     found,
@@ -85,26 +101,29 @@ impl Run<'_> {
                     listing,
                 });
             }
-            if let Some(held) = &run.job.held {
-                run.adopt(held).map_err(|error| cannot("find out what an earlier run took out", &error))?;
-            }
-            Ok(())
-        })
+            Ok::<_, Abort>(())
+        })?;
+        match &self.job.left {
+            Some(left) if !self.recovers => self.adopt(left).map_err(Abort::Failed),
+            _ => Ok(()),
+        }
     }
 
     /// Rule 5: an empty selection is never "nothing to depool". A host in none of the pools named is an error.
     fn check_membership(&mut self) -> Result<(), Abort> {
-        if !self.members.is_empty() && self.members.iter().all(|member| member.found.is_none()) {
-            let places: Vec<_> = self.members.iter().map(|member| self.parts.store.whereabouts(&member.id)).collect();
+        let named = || self.members.iter().filter(|member| member.named);
+        if named().count() > 0 && named().all(|member| member.found.is_none()) {
+            let places: Vec<_> = named().map(|member| self.parts.store.whereabouts(&member.id)).collect();
             let message =
                 format!("'{}' is in none of the pools named: there is no object {}", self.host, places.join(", "));
             return Err(Failure::new(ExitCode::Configuration, message).into());
         }
         for place in 0..self.members.len() {
             let member = &self.members[place];
-            let names = self.pool_names(&member.pools);
+            let names = &member.names;
             match member.found.as_ref().map(|node| node.pooled) {
                 Some(Pooled::Yes) => {}
+                _ if !member.named && !member.held => {}
                 // `--pool` is about to change a `no`.
                 Some(Pooled::No) if self.returns => {}
                 Some(_) if member.held => {
@@ -122,7 +141,7 @@ impl Run<'_> {
     /// The first look: each load balancer must know this host in this pool, or it could never be seen to let go of it.
     pub(crate) fn see_known(&mut self) -> Result<(), Abort> {
         self.phase("first look at load balancers", |run| {
-            let unseen = run.watch(Wanted::Known, Heed::First, |_| true);
+            let unseen = run.watch(Wanted::Known, Heed::First, |member| member.named);
             unseen.map_err(|unseen| {
                 let what = format!("cannot make sure that every load balancer knows '{}'", run.host);
                 abort(unseen, &what, ExitCode::Failed)
@@ -135,7 +154,9 @@ impl Run<'_> {
         self.phase("depool", |run| {
             for place in 0..run.members.len() {
                 Heed::First.check(run.parts.stop)?;
-                run.depool_one(place)?;
+                if run.members[place].named {
+                    run.depool_one(place)?;
+                }
             }
             Ok(())
         })
@@ -143,7 +164,7 @@ impl Run<'_> {
 
     fn depool_one(&mut self, place: usize) -> Result<(), Failure> {
         let host = self.host;
-        let names = self.pool_names(&self.members[place].pools);
+        let names = self.members[place].names.clone();
         let what = format!("depool '{host}' in {names}");
         for _ in 0..CONFLICTS {
             let member = &mut self.members[place];
@@ -183,25 +204,11 @@ impl Run<'_> {
     /// Every load balancer of every pool named has to say that it stopped sending, also where the node was `no` already.
     pub(crate) fn see_not_pooled(&mut self) -> Result<(), Abort> {
         self.phase("load balancers stop sending", |run| {
-            let unseen = run.watch(Wanted::NotPooled, Heed::First, |_| true);
+            let unseen = run.watch(Wanted::NotPooled, Heed::First, |member| member.named);
             unseen.map_err(|unseen| {
                 let what = format!("cannot confirm that '{}' is not pooled", run.host);
                 abort(unseen, &what, ExitCode::Failed)
             })
-        })
-    }
-
-    /// Gives the requests in flight time to end.
-    pub(crate) fn drain(&mut self) -> Result<(), Abort> {
-        // Of a host that somebody else took out, only a restart can cost requests.
-        let ours = self.members.iter().any(|member| matches!(member.hold, Hold::Ours(_)));
-        if self.pools.is_empty() || self.job.grace.is_zero() || !(ours || self.restarts) {
-            return Ok(());
-        }
-        self.phase("drain", |run| {
-            log::info!("waiting {:?} for requests in flight to end", run.job.grace);
-            let until = run.parts.clock.now() + run.job.grace;
-            Ok(sleep_until(run.parts.clock, run.parts.stop, Heed::First, until)?)
         })
     }
 
@@ -212,12 +219,13 @@ impl Run<'_> {
         }
         self.phase("last look", |run| {
             run.nobody_pooled()?;
-            let unseen = run.watch(Wanted::NotPooledNow, Heed::First, |_| true);
+            let unseen = run.watch(Wanted::NotPooledNow, Heed::First, |member| member.named);
             unseen.map_err(|unseen| {
                 let what = format!("cannot confirm, right before the restart, that '{}' is not pooled", run.host);
                 abort(unseen, &what, ExitCode::Failed)
             })?;
             run.slot_is_ours()?;
+            run.alone()?;
             // All that the restart needs and that takes time, before the store is read for the last time: load balancers
             // follow the store, so it has the last word, and nothing comes between it and the restart.
             run.first_unit = run.job.units.first().and_then(|unit| run.parts.services.status(unit).ok());
@@ -229,13 +237,14 @@ impl Run<'_> {
 
     /// Reads each node again: an operator who pooled the host while we held it does not want it restarted now.
     fn nobody_pooled(&mut self) -> Result<(), Failure> {
-        for member in &mut self.members {
+        for member in self.members.iter_mut().filter(|member| member.named) {
             let now = self.parts.store.read(&member.id);
             member.now = now.map_err(|error| cannot(&format!("read '{}' again", member.id), &error))?;
         }
-        let pooled = |member: &&Membership| matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
+        let pooled =
+            |member: &&Membership| member.named && matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
         let Some(member) = self.members.iter().find(pooled) else { return Ok(()) };
-        let names = self.pool_names(&member.pools);
+        let names = &member.names;
         Err(Failure::new(ExitCode::Failed, format!("somebody pooled '{}' in {names} before the restart", self.host)))
     }
 }

@@ -7,6 +7,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Heed, SLICE, Stopped};
 use crate::load_balancer::{Question, Ticket, Verdict};
 use crate::sequence::Parts;
+use crate::span::span;
 
 /// What the load balancers are to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +225,7 @@ fn time_over(watched: &[Watched], polls: &[Poll], wanted: Wanted, allowed: Durat
         standing == Some(Standing::Contrary)
     };
     Unseen::TimeOver {
-        blame: format!("after {allowed:?}, {}", blame(watched, polls)),
+        blame: format!("after {}, {}", span(allowed), blame(watched, polls)),
         contradicted: watched.iter().any(contradicts),
     }
 }

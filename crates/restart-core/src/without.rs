@@ -1,9 +1,13 @@
-//! Neither store nor load balancers: for a forced restart, and for a host that has no pool to leave.
+//! Neither store nor load balancers: for a forced restart, and for a host that has no pool to leave. And no probe, where
+//! systemd's word has to do.
 
 use std::time::Duration;
 
 use crate::load_balancer::{LoadBalancers, Question, Ticket, Verdict};
+use crate::names::UnitName;
 use crate::pool::{Node, NodeId, PoolPath, Pooled};
+use crate::probe::Probe;
+use crate::service::UnitStatus;
 use crate::store::{Fate, Listing, PoolStore, StoreError, Write, WriteError};
 
 /// Refuses everything. A job without a place never asks.
@@ -21,6 +25,10 @@ impl PoolStore for Without {
 
     fn read(&mut self, _: &NodeId) -> Result<Option<Node>, StoreError> {
         Err(refused())
+    }
+
+    fn kind(&self) -> &str {
+        "none"
     }
 
     fn prepare(&self, _: &Node, _: Pooled) -> Result<Write, StoreError> {
@@ -41,5 +49,23 @@ impl LoadBalancers for Without {
 
     fn answers(&mut self, _: Duration) -> Vec<(Ticket, Verdict)> {
         Vec::new()
+    }
+}
+
+impl Probe for Without {
+    fn learn(&mut self, _: &UnitName, _: &UnitStatus) -> Result<(), String> {
+        Err("nobody is asked".to_owned())
+    }
+
+    fn in_flight(&mut self, _: &[u16]) -> Result<u64, String> {
+        Err("nobody is asked".to_owned())
+    }
+
+    fn ready(&mut self, _: &UnitName) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn answers(&mut self, _: &str) -> Result<(), String> {
+        Ok(())
     }
 }

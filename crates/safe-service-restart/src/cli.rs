@@ -5,16 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, ArgGroup, Parser};
+use host::duration::{duration, positive};
+use host::words::{reason, run_id};
 use restart_core::{Fqdn, PoolName, Share, Tag, UnitName};
-
-use crate::duration::{duration, positive};
 
 /// Where Puppet puts the catalog.
 pub const CATALOG: &str = "/etc/conftool/local_services.yaml";
 /// Where conftool has its configuration.
 pub const CONFIG: &str = "/etc/conftool/config.yaml";
-/// The bytes a reason may take in a log line.
-const LONGEST_REASON: usize = 512;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -90,6 +88,18 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", default_value = "3", value_parser = duration, allow_negative_numbers = true)]
     pub grace_period: Duration,
 
+    /// How much longer than that, as a whole, while requests are seen in flight
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, allow_negative_numbers = true)]
+    pub drain_timeout: Duration,
+
+    /// Do not restart while requests are in flight: put the host back if they have not ended in time
+    #[arg(long, requires = "pools", conflicts_with = "pool")]
+    pub require_drained: bool,
+
+    /// How long a unit that runs may take until it serves
+    #[arg(long, value_name = "TIME", default_value = "30", value_parser = duration, allow_negative_numbers = true)]
+    pub ready_timeout: Duration,
+
     /// How long a unit has to stay up to count as restarted [default: 500ms, with --force 0]
     #[arg(long, value_name = "TIME", value_parser = duration, allow_negative_numbers = true)]
     pub settle: Option<Duration>,
@@ -146,6 +156,10 @@ pub struct Cli {
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
 
+    /// The run of a fleet tool that this one is a part of; for the log and the report
+    #[arg(long, value_name = "ID", value_parser = run_id)]
+    pub fleet_run: Option<String>,
+
     /// Print one JSON object on standard output at the end
     #[arg(long)]
     pub json: bool,
@@ -165,17 +179,6 @@ pub struct Cli {
     /// The original's name for --verbose
     #[arg(long, conflicts_with = "quiet")]
     pub debug: bool,
-}
-
-/// A reason ends in logs and in a report: one line, of a length that one can read.
-fn reason(text: &str) -> Result<String, String> {
-    if text.chars().any(char::is_control) {
-        return Err("has a control character or more than one line".to_owned());
-    }
-    if text.len() > LONGEST_REASON {
-        return Err(format!("longer than {LONGEST_REASON} bytes"));
-    }
-    Ok(text.to_owned())
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! `safe-service-restart`: takes this host out of its load-balancer pools, restarts services, puts it back. The way through
 //! this crate: `cli` is what can be typed, `settings` what it means together with the files of the host, `run` does it with
-//! the real parts, `output` says how it ended; `status` only looks.
+//! the real parts (`locking` and `held_journal` keep it alone on its host), with `probe`
+//! to ask the services, `host::output` says how it ended; `status` only looks.
 
 mod cli;
-mod duration;
+mod held_journal;
+mod locking;
 #[cfg(test)]
 mod manual;
-mod output;
+mod probe;
 mod run;
 mod settings;
 mod status;

@@ -1,32 +1,27 @@
 //! One run of the tool with the real parts: who may run it, the lock, the work, the report, and the end, by exit code or by
 //! the signal that asked for it.
 
-use std::path::Path;
-use std::time::Duration;
-
 use clap::Parser;
 use clap::error::ErrorKind;
 use conftool::Audit;
 use host::journal::Found;
 use host::logging::{self, Verbosity};
-use host::{
-    Attempt, FolderError, Holder, HostLock, JournalFile, Look, Monotonic, Signals, Systemctl, environment, fqdn, ids,
-    lock, signals, syslog,
-};
+use host::output::{self, Context};
+use host::{Holder, Monotonic, Signals, Systemctl, environment, fqdn, ids, signals, syslog};
 use load_balancer::{AllAtOnce, PyBal};
 use restart_core::{
-    Clock, ExitCode, Failure, Job, Journal, JournalError, LoadBalancers, Origin, Parts, Phase, PoolStore, Purpose,
+    ExitCode, Failure, Job, Journal, JournalError, LoadBalancers, Origin, Parts, Phase, PoolStore, Probe, Purpose,
     Record, Report, Slots, Stop, Stopped, StoreError, Without, sequence,
 };
 
 use crate::cli::Cli;
-use crate::output::{self, Context};
-use crate::settings::{Settings, SlotService, Work};
+use crate::held_journal::{self, HeldJournal};
+use crate::locking::{self, folder_failure};
+use crate::probe::Services;
+use crate::settings::{self, Settings, SlotService, Work};
 use crate::status;
 
 const TOOL: &str = env!("CARGO_PKG_NAME");
-/// How often a run that waits for the lock looks again.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The program.
 pub fn main() -> std::process::ExitCode {
@@ -69,6 +64,8 @@ impl Run<'_> {
     /// Does the work and says how it ended.
     fn report(&self) -> Report {
         let context = Context {
+            tool: TOOL,
+            version: env!("CARGO_PKG_VERSION"),
             action: match self.work {
                 Work::Safe | Work::Forced if self.cli.reload => "reload",
                 Work::Safe | Work::Forced => "restart",
@@ -80,6 +77,7 @@ impl Run<'_> {
             dry_run: self.cli.dry_run,
             reason: self.cli.reason.as_deref(),
             user: self.user.as_deref(),
+            fleet_run: self.cli.fleet_run.as_deref(),
         };
         let words = self.in_words(&context);
         // A recovery runs every minute; it is worth a line when it had something to do.
@@ -119,59 +117,101 @@ impl Run<'_> {
             }
             Err(error) => return Err(Failure::new(ExitCode::Failed, format!("cannot listen for signals: {error}"))),
         };
-        let stop = stop.as_ref();
+        let (stop, holder) = (stop.as_ref(), Holder::new(TOOL, self.cli.reason.clone(), self.user.clone()));
         if self.cli.dry_run {
-            self.nobody_else_runs()?;
-            let settings = Settings::load(self.cli, self.work, self.origin()?, None)?;
-            return self
-                .with_parts(settings, stop, &mut NoJournal, |job, parts| sequence::plan(job, self.purpose(), parts));
+            return self.plan(stop);
         }
-        // Held until this function returns.
-        let _lock = match self.work {
-            // A forced restart takes the lock if it is free, so that no safe run begins meanwhile, and never waits for it.
-            Work::Forced => self.try_lock(),
-            Work::Recover => match self.try_lock_quietly()? {
-                Some(lock) => Some(lock),
-                // A living run finishes its own work.
-                None => return Ok(Report::nothing_done()),
-            },
-            Work::Safe | Work::Depool | Work::Pool => match self.wait_for_lock(stop)? {
-                Some(lock) => Some(lock),
-                None => return Ok(ended_early(stop)),
-            },
-        };
         match self.work {
-            Work::Forced => self.force(stop),
-            Work::Recover => self.recover(stop, &mut self.journal()?),
-            Work::Safe => self.restart(stop, &mut self.journal()?),
-            Work::Depool => self.do_half(stop, &mut self.journal()?, sequence::depool),
-            Work::Pool => self.do_half(stop, &mut self.journal()?, sequence::pool),
+            Work::Forced => {
+                // Held until the restart is over.
+                let _lock = locking::if_possible(&holder);
+                self.force(stop)
+            }
+            Work::Recover => match locking::if_free(&holder)? {
+                Some(lock) => self.recover(stop, &mut HeldJournal::new(lock)?),
+                None => Ok(Report::nothing_done()),
+            },
+            Work::Safe | Work::Depool | Work::Pool => {
+                let Some(lock) = locking::wait(&holder, self.cli.lock_timeout, stop)? else {
+                    // A signal came first.
+                    let mut report = Report::nothing_done();
+                    report.signal = stop.requested().map(|stopped| stopped.signal);
+                    return Ok(report);
+                };
+                let mut journal = HeldJournal::new(lock)?;
+                match self.work {
+                    Work::Depool => self.do_half(stop, &mut journal, sequence::depool),
+                    Work::Pool => self.do_half(stop, &mut journal, sequence::pool),
+                    Work::Safe | Work::Forced | Work::Recover => self.restart(stop, &mut journal),
+                }
+            }
         }
+    }
+
+    /// `--dry-run`: what would be done, also with what an earlier run left.
+    fn plan(&self, stop: &dyn Stop) -> Result<Report, Failure> {
+        if self.work != Work::Forced {
+            locking::nobody_else_runs()?;
+        }
+        let left = match held_journal::file()?.look() {
+            Ok(Found::Record(record)) => Some(*record),
+            Ok(Found::Problem(problem)) => {
+                log::warn!("{problem}");
+                None
+            }
+            Ok(Found::Nothing) => None,
+            // The folder is root's own.
+            Err(error) => {
+                log::debug!("cannot tell what an earlier run left: {error}");
+                None
+            }
+        };
+        if let Some(left) = left.as_ref().filter(|left| left.phase != Phase::Held && self.work == Work::Safe) {
+            log::warn!("run {} died with this host out of its pools: that would be finished first", left.run);
+        }
+        let left = left.filter(|left| left.phase == Phase::Held || self.work != Work::Safe);
+        let settings = Settings::load(self.cli, self.work, self.origin()?, left)?;
+        self.with_parts(settings, stop, &mut NoJournal, |job, parts| sequence::plan(job, self.purpose(), parts))
     }
 
     /// Restarts at once; nothing but systemd is needed, and nothing is written down.
     fn force(&self, stop: &dyn Stop) -> Result<Report, Failure> {
         let units: Vec<_> = self.cli.services.iter().map(|unit| format!("'{unit}'")).collect();
         let units = units.join(", ");
-        log::warn!("--force: no pool is left and nothing is waited for, requests in flight on {units} die");
+        log::warn!("--force: no pool is left and no load balancer waited for, requests in flight on {units} die");
         let settings = Settings::load(self.cli, self.work, Origin::nobody(), None)?;
-        self.with_parts(settings, stop, &mut NoJournal, sequence::forced_restart)
+        let report = self.with_parts(settings, stop, &mut NoJournal, sequence::forced_restart);
+        // Nothing that can go wrong here is worth a delay before.
+        if let Ok(file) = held_journal::file() {
+            if let Ok(Found::Record(record)) = file.look() {
+                let (run, since) = (&record.run, &record.since);
+                log::warn!(
+                    "this host is out of its pools since {since}, by run {run}: look at 'safe-service-restart --status'"
+                );
+            }
+            for problem in file.set_aside().unwrap_or_default() {
+                log::warn!("{problem}");
+            }
+        }
+        report
     }
 
     /// The main job. What a dead run left is finished first; what one held is put back if this one succeeds.
-    fn restart(&self, stop: &dyn Stop, journal: &mut JournalFile) -> Result<Report, Failure> {
-        let mut held = None;
-        if let Some(record) = self.found(journal)? {
-            if record.phase != Phase::Held {
-                let report = self.finish(&record, stop, journal)?;
-                if report.signal.is_some() || !matches!(report.exit_code(), ExitCode::Done | ExitCode::LeftDepooled) {
-                    return Ok(report);
+    fn restart(&self, stop: &dyn Stop, journal: &mut HeldJournal) -> Result<Report, Failure> {
+        let mut left = self.found(journal)?;
+        if let Some(record) = left.take_if(|record| record.phase != Phase::Held) {
+            let mut report = self.finish(&record, stop, journal)?;
+            if report.signal.is_some() || !matches!(report.exit_code(), ExitCode::Done | ExitCode::LeftDepooled) {
+                // Whatever that run did, this one has restarted nothing.
+                for failure in report.failures.iter_mut().filter(|one| one.code == ExitCode::RepoolUnconfirmed) {
+                    failure.code = ExitCode::PutBackUnconfirmed;
                 }
-                output::conclude(&report);
+                return Ok(report);
             }
-            held = self.found(journal)?;
+            output::conclude(&report);
+            left = self.found(journal)?;
         }
-        let settings = Settings::load(self.cli, self.work, self.origin()?, held)?;
+        let settings = Settings::load(self.cli, self.work, self.origin()?, left)?;
         self.with_parts(settings, stop, journal, sequence::safe_restart)
     }
 
@@ -179,7 +219,7 @@ impl Run<'_> {
     fn do_half(
         &self,
         stop: &dyn Stop,
-        journal: &mut JournalFile,
+        journal: &mut HeldJournal,
         half: impl for<'p> FnOnce(&'p Job, Parts<'p>) -> Report,
     ) -> Result<Report, Failure> {
         let left = self.found(journal)?;
@@ -188,46 +228,47 @@ impl Run<'_> {
     }
 
     /// `--recover`.
-    fn recover(&self, stop: &dyn Stop, journal: &mut JournalFile) -> Result<Report, Failure> {
-        match self.found(journal)? {
-            Some(record) => self.finish(&record, stop, journal),
-            None => {
-                let mut report = Report::nothing_done();
-                // Somebody has to look at these, and a unit that fails every minute is looked at.
-                for problem in journal.set_aside().map_err(|error| folder_failure(&error))? {
-                    report.failures.push(Failure::new(ExitCode::Failed, problem.to_string()));
-                }
-                Ok(report)
+    fn recover(&self, stop: &dyn Stop, journal: &mut HeldJournal) -> Result<Report, Failure> {
+        let mut report = match journal.load().map_err(|error| folder_failure(&error))? {
+            Found::Record(record) if record.phase != Phase::Held && held_journal::is_alive(&record) => {
+                log::warn!("process {} has this host out of its pools, and the lock is gone: left to it", record.pid);
+                Report::nothing_done()
             }
+            Found::Record(record) => self.finish(&record, stop, journal)?,
+            Found::Problem(problem) => {
+                log::warn!("{problem}");
+                Report::nothing_done()
+            }
+            Found::Nothing => Report::nothing_done(),
+        };
+        // Somebody has to look at these, and a unit that fails every minute is looked at.
+        for problem in journal.set_aside().map_err(|error| folder_failure(&error))? {
+            report.failures.push(Failure::new(ExitCode::Failed, problem.to_string()));
         }
+        Ok(report)
     }
 
-    fn finish(&self, record: &Record, stop: &dyn Stop, journal: &mut JournalFile) -> Result<Report, Failure> {
-        let settings = Settings::of_record(self.cli, record)?;
-        self.with_parts(settings, stop, journal, |job, parts| sequence::recover(job, record, parts))
+    fn finish(&self, record: &Record, stop: &dyn Stop, journal: &mut HeldJournal) -> Result<Report, Failure> {
+        self.with_parts(Settings::of_record(self.cli, record)?, stop, journal, sequence::recover)
     }
 
     /// What stands in the journal. One that must not be acted on is set aside, and said until it is removed.
-    fn found(&self, journal: &JournalFile) -> Result<Option<Record>, Failure> {
+    fn found(&self, journal: &HeldJournal) -> Result<Option<Record>, Failure> {
         let found = journal.load().map_err(|error| folder_failure(&error))?;
-        if self.work != Work::Recover {
-            for problem in journal.set_aside().map_err(|error| folder_failure(&error))? {
-                log::warn!("{problem}");
-            }
+        for problem in journal.set_aside().map_err(|error| folder_failure(&error))? {
+            log::warn!("{problem}");
         }
-        Ok(match found {
-            Found::Nothing => None,
-            Found::Record(record) => Some(*record),
-            Found::Problem(problem) => {
-                log::warn!("{problem}");
-                None
+        match found {
+            Found::Record(record) if record.phase != Phase::Held && held_journal::is_alive(&record) => {
+                let message = format!(
+                    "another run holds this host, though somebody removed its lock: process {} since {}",
+                    record.pid, record.since
+                );
+                Err(Failure::new(ExitCode::TryLater, message))
             }
-        })
-    }
-
-    fn journal(&self) -> Result<JournalFile, Failure> {
-        let machine = ids::machine().map_err(|error| Failure::new(ExitCode::Configuration, error.to_string()))?;
-        Ok(JournalFile::new(Path::new(host::journal::FOLDER), machine))
+            Found::Record(record) => Ok(Some(*record)),
+            Found::Nothing | Found::Problem(_) => Ok(None),
+        }
     }
 
     fn origin(&self) -> Result<Origin, Failure> {
@@ -239,6 +280,7 @@ impl Run<'_> {
             since: host::clock::now_utc(),
             user: self.user.clone(),
             reason: self.cli.reason.clone(),
+            files: settings::files(self.cli),
         })
     }
 
@@ -269,10 +311,16 @@ impl Run<'_> {
             store = Box::new(opened.map_err(|error| store_failure(&error))?);
         }
         let mut slots = self.slots(slots, store_settings.as_ref(), &job)?;
+        // In an emergency nobody is asked anything.
+        let mut probe: Box<dyn Probe> = match self.work {
+            Work::Forced => Box::new(Without),
+            _ => Box::new(Services::default()),
+        };
         let parts = Parts {
             store: store.as_mut(),
             balancers: balancers.as_mut(),
             services: &mut services,
+            probe: probe.as_mut(),
             journal,
             slots: match &mut slots {
                 Some(slots) => Some(slots.as_mut()),
@@ -283,81 +331,6 @@ impl Run<'_> {
             asked: 0,
         };
         Ok(what(&job, parts))
-    }
-
-    /// Waits for the host's lock; `None`: a signal came first.
-    fn wait_for_lock(&self, stop: &dyn Stop) -> Result<Option<HostLock>, Failure> {
-        let clock = Monotonic::new();
-        let until = clock.now() + self.cli.lock_timeout;
-        let mut said = false;
-        loop {
-            let held_by = match HostLock::try_acquire(Path::new(lock::FOLDER), &self.holder()) {
-                Ok(Attempt::Acquired(lock)) => return Ok(Some(lock)),
-                Ok(Attempt::Held(holder)) => describe(holder.as_ref()),
-                Err(error) => return Err(Failure::new(error.exit_code(), error.to_string())),
-            };
-            if stop.requested().is_some() {
-                return Ok(None);
-            }
-            let left = until.saturating_sub(clock.now());
-            if left.is_zero() {
-                let waited = Some(self.cli.lock_timeout).filter(|waited| !waited.is_zero());
-                let waited = waited.map(|waited| format!(" for {waited:?} already")).unwrap_or_default();
-                let message = format!("another run holds this host{waited}: {held_by}");
-                return Err(Failure::new(ExitCode::TryLater, message));
-            }
-            if !said {
-                said = true;
-                log::warn!("waiting for another run on this host to end, for at most {left:.0?}: {held_by}");
-            }
-            clock.sleep(left.min(LOCK_PAUSE));
-        }
-    }
-
-    fn try_lock(&self) -> Option<HostLock> {
-        match HostLock::try_acquire(Path::new(lock::FOLDER), &self.holder()) {
-            Ok(Attempt::Acquired(lock)) => Some(lock),
-            Ok(Attempt::Held(holder)) => {
-                log::warn!(
-                    "--force: another run holds this host, and is not waited for: {}",
-                    describe(holder.as_ref())
-                );
-                None
-            }
-            Err(error) => {
-                log::warn!("--force: going on without the lock of this host: {error}");
-                None
-            }
-        }
-    }
-
-    /// For a recovery: `None` if somebody has it.
-    fn try_lock_quietly(&self) -> Result<Option<HostLock>, Failure> {
-        match HostLock::try_acquire(Path::new(lock::FOLDER), &self.holder()) {
-            Ok(Attempt::Acquired(lock)) => Ok(Some(lock)),
-            Ok(Attempt::Held(_)) => Ok(None),
-            Err(error) => Err(folder_failure(&error)),
-        }
-    }
-
-    /// For a dry run: the same answer as the run would get now, without taking anything.
-    fn nobody_else_runs(&self) -> Result<(), Failure> {
-        match lock::peek(Path::new(lock::FOLDER)) {
-            Ok(Look::Held(holder)) if self.work != Work::Forced => {
-                let message = format!("another run holds this host: {}", describe(holder.as_ref()));
-                Err(Failure::new(ExitCode::TryLater, message))
-            }
-            Ok(_) => Ok(()),
-            // The folder is root's own: for anybody else this question has no answer.
-            Err(error) => {
-                log::debug!("cannot tell whether another run holds this host: {error}");
-                Ok(())
-            }
-        }
-    }
-
-    fn holder(&self) -> Holder {
-        Holder::new(TOOL, self.cli.reason.clone(), self.user.clone())
     }
 
     /// Who grants slots, ready to be asked.
@@ -401,6 +374,9 @@ impl Run<'_> {
             words += &format!("{} '{pool}'", if place == 0 { " in" } else { "," });
         }
         words += &format!(", by '{}'", self.user.as_deref().unwrap_or("root"));
+        if let Some(run) = &self.cli.fleet_run {
+            words += &format!(", for run {run} of the fleet");
+        }
         if let Some(reason) = self.cli.reason.as_deref().filter(|reason| !reason.is_empty()) {
             words += &format!(", because: {reason}");
         }
@@ -419,6 +395,10 @@ impl Journal for NoJournal {
     fn clear(&mut self) -> Result<(), JournalError> {
         Ok(())
     }
+
+    fn is_ours(&mut self) -> Result<(), JournalError> {
+        Ok(())
+    }
 }
 
 /// For an emergency on a system that grants no signal handler.
@@ -428,29 +408,6 @@ impl Stop for NoSignals {
     fn requested(&self) -> Option<Stopped> {
         None
     }
-}
-
-fn folder_failure(error: &FolderError) -> Failure {
-    Failure::new(error.exit_code(), error.to_string())
-}
-
-/// A run that was asked to end while it waited for the lock.
-fn ended_early(stop: &dyn Stop) -> Report {
-    let mut report = Report::nothing_done();
-    report.signal = stop.requested().map(|stopped| stopped.signal);
-    report
-}
-
-fn describe(holder: Option<&Holder>) -> String {
-    let Some(holder) = holder else { return "who it is, it has not said".to_owned() };
-    let mut text = format!("process {} of {} since {}", holder.pid, holder.tool, holder.since);
-    if let Some(user) = &holder.user {
-        text += &format!(", by '{user}'");
-    }
-    if let Some(reason) = &holder.reason {
-        text += &format!(", because: {reason}");
-    }
-    text
 }
 
 pub fn store_failure(error: &StoreError) -> Failure {

@@ -1,6 +1,7 @@
 //! What the command line means together with the files of this host. Everything is checked here, before anything outside is
 //! contacted; below it nothing is checked again.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use conftool::{Catalog, LoadError};
 use host::trusted::{self, TrustError};
 use host::{address, environment, fqdn};
 use poolcounter::{Backends, Key, Poolcounter};
-use restart_core::{Action, ExitCode, Failure, Fqdn, Job, Origin, Place, Pool, PoolName, Record, Share, Tag};
+use restart_core::{Action, ExitCode, Failure, Files, Fqdn, Job, Origin, Place, Pool, PoolName, Record, Share, Tag};
 
 use crate::cli::{CATALOG, CONFIG, Cli};
 
@@ -72,7 +73,7 @@ pub enum SlotService {
 impl Settings {
     /// Reads the files that this work needs. A forced restart needs none; what is wrong with the one that names the lock
     /// service is a warning.
-    pub fn load(cli: &Cli, work: Work, origin: Origin, held: Option<Record>) -> Result<Self, Failure> {
+    pub fn load(cli: &Cli, work: Work, origin: Origin, left: Option<Record>) -> Result<Self, Failure> {
         let mut job = job(cli, work, origin);
         if work == Work::Forced {
             let slots = forced_slots(cli, &mut job);
@@ -82,49 +83,50 @@ impl Settings {
             must_have_no_pools(cli)?;
             return Ok(Self { job, store: None, slots: None });
         }
-        let held_pools = held.iter().flat_map(|record| &record.nodes).flat_map(|node| node.pools.clone());
-        let held_pools: Vec<_> = held_pools.collect();
-        if let Some(held) = &held {
+        if let Some(left) = &left {
             // How long the host is out is counted from its beginning.
-            job.origin.since.clone_from(&held.since);
+            job.origin.since.clone_from(&left.since);
         }
-        let (place, store) = place(cli, &cli.pools, &held_pools, own_name(cli)?, data_centre(cli)?)?;
+        // A restart that succeeds puts all of it back; an operator's word is about the pools that it names.
+        let also = left.iter().filter(|_| work == Work::Safe).flat_map(pools_of).collect();
+        let (place, store) = place(&job.origin.files, &cli.pools, also, own_name(cli)?, data_centre(cli)?)?;
         check_quorum(&place.pools, job.quorum)?;
-        let mut slots = if work == Work::Safe { slots(cli, &place.data_centre, &store)? } else { None };
+        let slots = match work {
+            Work::Safe => slots(cli, &place.data_centre, &store)?,
+            _ => None,
+        };
         if slots.is_none() {
-            // What an earlier run said of this host in the store is taken back when the host is.
-            slots = counted(held.as_ref(), &store)?;
             job.limit = None;
         }
-        if let Some(SlotService::Leases(key)) = &slots {
-            job.counts_against = Some(key.as_str().to_owned());
+        // `--pool` takes back what a run said of this host whose journal is lost, with the disk that it was on.
+        if matches!(slots, Some(SlotService::Leases(_))) || (work == Work::Pool && store.has_leases()) {
+            job.counts_against = vec![limit(cli, &place.data_centre)?.as_str().to_owned()];
         }
-        job.way_back = way_back(cli, &place);
-        (job.place, job.held) = (Some(place), held);
+        job.way_back = way_back(cli, &place.pools);
+        (job.place, job.left) = (Some(place), left);
         Ok(Self { job, store: Some(store), slots })
     }
 
-    /// What the record of a run that died needs to be finished.
+    /// What the record of a run that died needs to be finished: its own files, and those of its pools that there still are.
     pub fn of_record(cli: &Cli, record: &Record) -> Result<Self, Failure> {
-        let names: Vec<_> = record.nodes.iter().flat_map(|node| node.pools.iter().cloned()).collect();
-        let (place, store) = place(cli, &names, &[], record.host.clone(), record.data_centre.clone())?;
         // It goes on being the run that it was, in the journal and in every message.
-        let Record { run, boot, pid, since, user, reason, .. } = record.clone();
-        let mut job = job(cli, Work::Safe, Origin { run, boot, pid, since, user, reason });
-        job.way_back = way_back(cli, &place);
+        let Record { run, boot, pid, since, user, reason, files, .. } = record.clone();
+        let mut job = job(cli, Work::Safe, Origin { run, boot, pid, since, user, reason, files });
+        let files = &job.origin.files;
+        let (mut place, store) =
+            place(files, &[], pools_of(record).collect(), record.host.clone(), record.data_centre.clone())?;
+        place.unnamed.clear();
+        job.way_back = way_back_to(cli, files, &pools_of(record).collect::<Vec<_>>());
         (job.place, job.units, job.limit) = (Some(place), record.units.clone(), None);
-        // A recovery takes no slot; it takes back that the run which died counted against one.
-        job.counts_against.clone_from(&record.counts_against);
-        let slots = counted(Some(record), &store)?;
-        Ok(Self { job, store: Some(store), slots })
+        job.left = Some(record.clone());
+        Ok(Self { job, store: Some(store), slots: None })
     }
 }
 
-/// Where an earlier run said that this host counts against a limit, if it did.
-fn counted(record: Option<&Record>, store: &conftool::Settings) -> Result<Option<SlotService>, Failure> {
-    let key = record.and_then(|record| record.counts_against.as_deref()).filter(|_| store.has_leases()).map(Key::new);
-    let key = key.transpose().map_err(|error| configuration(format!("the limit in the journal: {error}")))?;
-    Ok(key.map(SlotService::Leases))
+/// The pools of a record, each once, in the order of their names.
+fn pools_of(record: &Record) -> impl Iterator<Item = PoolName> + use<> {
+    let pools: BTreeSet<PoolName> = record.nodes.iter().flat_map(|node| node.pools.iter().cloned()).collect();
+    pools.into_iter()
 }
 
 fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
@@ -140,33 +142,46 @@ fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
         units,
         action: if cli.reload { Action::Reload } else { Action::Restart },
         grace: cli.grace_period,
+        drain_timeout: cli.drain_timeout,
+        require_drained: cli.require_drained,
         settle: cli.settle.unwrap_or(if forced { Duration::ZERO } else { SETTLE }),
+        ready: cli.ready_timeout,
         allowed: cli.lb_timeout.unwrap_or(cli.wait * cli.retries),
         longest_pause: cli.wait,
         quorum: cli.lb_quorum.map(usize::from),
         min_pooled: cli.min_pooled,
         limit: Some(cli.max_concurrency),
         slot_timeout: cli.slot_timeout.unwrap_or(if forced { FORCED_SLOT_TIMEOUT } else { SLOT_TIMEOUT }),
-        counts_against: None,
+        counts_against: Vec::new(),
         origin,
         way_back: String::new(),
-        held: None,
+        left: None,
     }
 }
 
+/// The files that this run was given, for its journal.
+pub fn files(cli: &Cli) -> Files {
+    let path = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string();
+    Files { catalog: path(&cli.catalog), config: path(&cli.config) }
+}
+
 /// The command that puts this host back by hand, with everything that this one was told about where things are.
-fn way_back(cli: &Cli, place: &Place) -> String {
-    let pools: Vec<_> = place.pools.iter().map(|pool| pool.name.clone()).collect();
-    way_back_to(cli, &pools)
+fn way_back(cli: &Cli, pools: &[Pool]) -> String {
+    let pools: Vec<_> = pools.iter().map(|pool| pool.name.clone()).collect();
+    way_back_to(cli, &files(cli), &pools)
 }
 
 /// The same for pools known by their names alone.
-pub fn way_back_to(cli: &Cli, pools: &[PoolName]) -> String {
+pub fn way_back_to(cli: &Cli, files: &Files, pools: &[PoolName]) -> String {
     let mut command = "safe-service-restart --pool --pools".to_owned();
     for pool in pools {
         command += &format!(" {pool}");
     }
-    command += &other_files(cli);
+    for (flag, file, default) in [("--catalog", &files.catalog, CATALOG), ("--config", &files.config, CONFIG)] {
+        if file != default {
+            command += &format!(" {flag} {file}");
+        }
+    }
     if let Some(name) = &cli.dc {
         command += &format!(" --dc {name}");
     }
@@ -176,42 +191,41 @@ pub fn way_back_to(cli: &Cli, pools: &[PoolName]) -> String {
     command
 }
 
-/// The command that finishes what a run left that died, likewise.
-pub fn way_to_recover(cli: &Cli) -> String {
-    format!("safe-service-restart --recover{}", other_files(cli))
-}
-
-fn other_files(cli: &Cli) -> String {
-    let files = [("--catalog", &cli.catalog, CATALOG), ("--config", &cli.config, CONFIG)];
-    let others = files.into_iter().filter(|(_, file, default)| *file != Path::new(default));
-    others.map(|(flag, file, _)| format!(" {flag} {}", file.display())).collect()
-}
-
-/// This host in these pools, and their store. Pools that an earlier run took it out of come as well, as far as there still are
-/// such pools.
+/// This host in these pools, and their store. Pools that only the journal names come as well, as far as there still are such.
 fn place(
-    cli: &Cli,
-    names: &[PoolName],
-    held: &[PoolName],
+    files: &Files,
+    named: &[PoolName],
+    also: BTreeSet<PoolName>,
     host: Fqdn,
     data_centre: Tag,
 ) -> Result<(Place, conftool::Settings), Failure> {
-    let catalog = Catalog::load(&cli.catalog, &trusted::read).map_err(load_failure)?;
-    let (there, gone): (Vec<_>, Vec<_>) =
-        held.iter().cloned().partition(|name| catalog.names().any(|known| known == name.as_str()));
-    for pool in gone {
-        log::warn!("an earlier run took this host out of '{pool}', which is not in the catalog any more");
+    let catalog = Catalog::load(Path::new(&files.catalog), &trusted::read).map_err(load_failure)?;
+    let mut names = named.to_vec();
+    let mut unnamed = BTreeSet::new();
+    for pool in also.into_iter().filter(|pool| !named.contains(pool)) {
+        if catalog.names().any(|known| known == pool.as_str()) {
+            names.push(pool.clone());
+            unnamed.insert(pool);
+        } else {
+            log::warn!("an earlier run took this host out of '{pool}', which is not in the catalog any more");
+        }
     }
-    let names = [names, &there].concat();
     let mut pools = catalog.pools(&names).map_err(|error| configuration(error.to_string()))?;
     pools.sort_by(|one, other| one.name.cmp(&other.name));
-    let store = conftool::Settings::load(&cli.config, environment::home().as_deref(), &trusted::read);
+    let store = conftool::Settings::load(Path::new(&files.config), environment::home().as_deref(), &trusted::read);
     let store = store.map_err(load_failure)?;
     if store.read_only() {
-        let config = cli.config.display();
-        return Err(configuration(format!("'{config}' says 'read_only: true': nothing may be written to the store")));
+        return Err(configuration(format!(
+            "'{}' says 'read_only: true': nothing may be written to the store",
+            files.config
+        )));
     }
-    Ok((Place { host, data_centre, pools }, store))
+    Ok((Place { host, data_centre, pools, unnamed }, store))
+}
+
+/// The name of the limit on these pools.
+fn limit(cli: &Cli, data_centre: &Tag) -> Result<Key, Failure> {
+    Key::of_pools(data_centre, &cli.pools).map_err(|error| configuration(error.to_string()))
 }
 
 /// The lock service of a safe run. A limit that nobody can count is an error, never "no limit".
@@ -219,7 +233,7 @@ fn slots(cli: &Cli, data_centre: &Tag, store: &conftool::Settings) -> Result<Opt
     if cli.max_concurrency == Share::Count(0) {
         return Ok(None);
     }
-    let key = Key::of_pools(data_centre, &cli.pools).map_err(|error| configuration(error.to_string()))?;
+    let key = limit(cli, data_centre)?;
     match (cli.slots.as_deref(), poolcounter(cli, key.clone())) {
         (Some("etcd"), _) => Ok(Some(SlotService::Leases(key))),
         (_, Ok(Some(poolcounter))) => Ok(Some(SlotService::Poolcounter(Box::new(poolcounter)))),
@@ -242,11 +256,10 @@ fn forced_slots(cli: &Cli, job: &mut Job) -> Option<SlotService> {
     };
     let found = match cli.max_concurrency {
         Share::Count(0) => return None,
+        _ if cli.pools.is_empty() => without("a limit is counted for the pools named, and none is".to_owned()),
+        _ if cli.slots.as_deref() == Some("etcd") => without("slots in etcd take the store".to_owned()),
         Share::Percent(_) => without("a share of a pool takes the store to count".to_owned()),
-        Share::Count(_) => match data_centre(cli).and_then(|data_centre| {
-            let key = Key::of_pools(&data_centre, &cli.pools).map_err(|error| configuration(error.to_string()))?;
-            poolcounter(cli, key)
-        }) {
+        Share::Count(_) => match data_centre(cli).and_then(|name| poolcounter(cli, limit(cli, &name)?)) {
             Ok(Some(poolcounter)) => {
                 Some(SlotService::Poolcounter(Box::new(poolcounter.with_patience(Duration::ZERO))))
             }

@@ -16,7 +16,7 @@ use restart_core::{Balancer, ExitCode, Failure, Fqdn, Phase, PoolName, Pooled, T
 use serde::Serialize;
 
 use crate::cli::Cli;
-use crate::output::print;
+use host::output::print;
 
 /// Looks, and says what was seen. A line that nobody reads is no failure; figures that cannot be written are.
 pub fn show(cli: &Cli) -> ExitCode {

@@ -45,6 +45,11 @@ Options:
                                    may be unreachable, never pooled [default: all]
       --grace-period <TIME>        How long requests in flight get to end, once no load balancer
                                    sends any more [default: 3]
+      --drain-timeout <TIME>       How much longer than that, as a whole, while requests are seen in
+                                   flight [default: 0]
+      --require-drained            Do not restart while requests are in flight: put the host back if
+                                   they have not ended in time
+      --ready-timeout <TIME>       How long a unit that runs may take until it serves [default: 30]
       --settle <TIME>              How long a unit has to stay up to count as restarted [default:
                                    500ms, with --force 0]
       --max-concurrency <N|N%>     How many hosts of these pools may be restarted at once, or which
@@ -68,6 +73,8 @@ Options:
       --object-type <TYPE>         The kind of conftool object; only 'node' can be handled [default:
                                    node] [possible values: node]
       --reason <TEXT>              Why this is done; for the log and the report
+      --fleet-run <ID>             The run of a fleet tool that this one is a part of; for the log
+                                   and the report
       --json                       Print one JSON object on standard output at the end
       --textfile <PATH>            With --status or --recover: write what was seen to this file as
                                    well, as metrics for Prometheus
@@ -184,7 +191,7 @@ safe-service-restart: error: ended with 78: nothing was changed
 fn a_refusal_is_a_report_too() {
     let arguments = ["--dry-run", "--json", "-q", "--pools", "a", "--depool", "--catalog", "/nonexistent/c.yaml"];
     tool(&arguments).assert().code(78).stdout_eq(str![[r#"
-{"tool":"safe-service-restart","version":"0.1.0","exit_code":78,"action":"depool","force":false,"dry_run":true,"reason":null,"user":null,"host":null,"data_centre":null,"services":"untouched","state":"nothing was changed","pools":[],"units":[],"phases":[],"notes":[],"failures":["cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; pass --host"],"signal":null}
+{"exit_code":78,"tool":"safe-service-restart","version":"0.1.0","action":"depool","force":false,"dry_run":true,"reason":null,"user":null,"fleet_run":null,"host":null,"data_centre":null,"services":"untouched","state":"nothing was changed","pools":[],"units":[],"in_flight":null,"phases":[],"notes":[],"failures":["cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; pass --host"],"signal":null}
 
 "#]]);
 }

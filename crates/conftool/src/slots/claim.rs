@@ -21,9 +21,7 @@ pub(super) struct Wish {
     pub(super) ticket: String,
     /// The time to live to ask for, in seconds.
     pub(super) seconds: i64,
-    /// How long all members together may take to let us in.
-    pub(super) patience: Duration,
-    /// How long one of them may.
+    /// How long one member may take for a request.
     pub(super) request: Duration,
 }
 
@@ -139,7 +137,7 @@ pub(super) async fn pursue(ring: Arc<Ring>, wish: Wish, claim: Arc<Claim>) {
 /// Gets a lease and enters the queue with it. The first time each member is asked once, later on until the time is over: who
 /// has waited already can wait for etcd, too.
 async fn queue_up(ring: &Ring, wish: &Wish, claim: &Claim, is_first: bool) -> Result<(i64, View), StoreError> {
-    let deadline = Deadline::within(wish.patience, wish.request);
+    let deadline = Deadline::begin(wish.request);
     loop {
         match enter(ring, wish, claim, deadline).await {
             Err(StoreError::Unreachable(why)) if !is_first && deadline.next_request().is_some() => log::debug!("{why}"),

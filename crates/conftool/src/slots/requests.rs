@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, EventType, GetOptions, GetResponse, PutOptions, Txn, TxnOp, TxnOpResponse,
-    TxnResponse, WatchFilterType, WatchOptions,
+    Compare, CompareOp, Error, EventType, GetOptions, GetResponse, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    WatchFilterType, WatchOptions,
 };
 use restart_core::{Fqdn, StoreError};
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ use crate::keys::Keys;
 use crate::limits::{CONNECT, Deadline};
 use crate::member::Trouble;
 use crate::v3::error::is_lease_gone;
+use crate::v3::remove;
 
 /// The keys of one queue.
 #[derive(Debug, Clone)]
@@ -27,9 +28,12 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// The queue of this name.
-    pub(crate) fn new(keys: &Keys, name: &str) -> Self {
-        Self { name: name.to_owned(), slots: keys.slots(name), out: keys.out(name) }
+    /// The queue of this name. It is one level of a key, so that nobody's name leads to another's entries.
+    pub(crate) fn new(keys: &Keys, name: &str) -> Result<Self, StoreError> {
+        if name.is_empty() || name.chars().any(|c| c == '/' || c.is_control()) {
+            return Err(StoreError::Refused(format!("'{}' cannot name slots in etcd", name.escape_default())));
+        }
+        Ok(Self { name: name.to_owned(), slots: keys.slots(name), out: keys.out(name) })
     }
 
     /// Its name, for messages.
@@ -41,8 +45,14 @@ impl Queue {
         format!("{}{lease:x}", self.slots)
     }
 
-    fn out(&self, host: &Fqdn) -> String {
+    /// The key of the note that a host is out.
+    pub(crate) fn out(&self, host: &Fqdn) -> String {
         format!("{}{host}", self.out)
+    }
+
+    /// What removing that note is; completes "cannot ...".
+    pub(crate) fn taking_back(&self, host: &Fqdn) -> String {
+        format!("note that '{host}' no longer takes a slot of '{}'", self.name)
     }
 }
 
@@ -206,20 +216,8 @@ pub(super) async fn note_out(
     .await
 }
 
-/// Removes the note that a host is out, if there is one. What a frozen member does later cannot remove a newer one.
+/// Removes the note that a host is out, if there is one.
 pub(super) async fn note_back(ring: &Ring, queue: &Queue, host: &Fqdn, deadline: Deadline) -> Result<(), StoreError> {
-    let what = format!("note that '{host}' no longer takes a slot of '{}'", queue.name);
     let key = queue.out(host);
-    ring.ask(&what, deadline, |client| remove(client, key.clone())).await
-}
-
-async fn remove(mut client: Client, key: String) -> Result<(), Error> {
-    let found = client.get(key.as_str(), None).await?;
-    let Some(note) = found.kvs().first() else {
-        return Ok(());
-    };
-    let txn = Txn::new()
-        .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, note.mod_revision())])
-        .and_then([TxnOp::delete(key, None)]);
-    client.txn(txn).await.map(drop)
+    ring.ask(&queue.taking_back(host), deadline, |client| remove(client, key.clone())).await
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use etcd_client::{Client, Error};
 use restart_core::StoreError;
 
-use crate::cluster::Failures;
 use crate::limits::Deadline;
 use crate::member::{Kind, Trouble};
 use crate::v3::Connection;
+use crate::walk::{Next, Walk};
 
 /// All members.
 pub(crate) struct Ring {
@@ -42,47 +42,22 @@ impl Ring {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut failures = Failures::default();
-        for asked in 0..self.members.len() * 2 {
-            if asked == self.members.len() && !failures.is_worth_another_round() {
-                break;
-            }
-            let Some(limit) = deadline.next_request() else {
-                failures.out_of_time = Some(deadline.total());
-                break;
-            };
-            let Some((place, member)) = self.first() else {
-                break;
-            };
-            let answer = match member.request(limit, &mut question).await {
-                // An idle connection that a restarted member has forgotten: the second attempt makes a new one.
-                Err(trouble) if trouble.kind == Kind::Dropped => match deadline.next_request() {
-                    Some(limit) => member.request(limit, &mut question).await,
-                    None => Err(trouble),
-                },
-                other => other,
-            };
-            match answer {
+        let mut walk = Walk::begin(self.members.len(), deadline);
+        while let (Some(limit), Some((place, member))) = (walk.next_request(), self.first()) {
+            match member.request(limit, &mut question).await {
                 Ok(answer) => return Ok(answer),
-                Err(trouble) => {
-                    let is_final = trouble.kind == Kind::Refused;
-                    failures.add(member.url(), trouble);
-                    if is_final {
-                        break;
-                    }
-                }
+                Err(trouble) => match walk.note(member.url(), trouble) {
+                    Next::AskAgain => {}
+                    Next::PassOver => self.pass_over(place),
+                    Next::Stop => break,
+                },
             }
-            self.pass_over(place);
         }
-        Err(failures.into_error(what))
+        Err(walk.into_error(what))
     }
 
     /// Asks one member alone, and passes it over if it does not answer.
-    pub(super) async fn ask_first<T, F>(
-        &self,
-        limit: Duration,
-        question: impl FnOnce(Client) -> F,
-    ) -> Result<T, Trouble>
+    pub(super) async fn ask_first<T, F>(&self, limit: Duration, question: impl FnMut(Client) -> F) -> Result<T, Trouble>
     where
         F: Future<Output = Result<T, Error>>,
     {

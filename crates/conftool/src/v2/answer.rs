@@ -1,6 +1,7 @@
 //! Answers of the v2 API, from status and body alone: pure, so that each one etcd can give is a line of a table.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::member::{Change, Kind, Object, Trouble, short};
 
@@ -23,6 +24,11 @@ struct Node {
     nodes: Vec<Node>,
     #[serde(rename = "modifiedIndex", default)]
     modified_index: u64,
+    /// When it ends by itself; one without a time to live has none.
+    expiration: Option<IgnoredAny>,
+    /// The seconds until then, rounded up, and left out when they are none.
+    #[serde(default)]
+    ttl: i64,
 }
 
 impl Node {
@@ -37,6 +43,16 @@ impl Node {
 }
 
 impl Answer {
+    /// The index of the node's last change.
+    pub(super) fn revision(&self) -> u64 {
+        self.node.modified_index
+    }
+
+    /// The whole seconds that the node has left, at least one; `None`: it stays.
+    pub(super) fn time_to_live(&self) -> Option<i64> {
+        self.node.expiration.as_ref().map(|_| self.node.ttl.max(1))
+    }
+
     /// The node, unless it is a directory.
     pub(super) fn into_object(self) -> Option<Object> {
         self.node.into_object()
@@ -147,6 +163,21 @@ fn foreign(status: u16, body: &str) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_to_live_is_whole_seconds_and_never_none_left() {
+        for (fields, wanted) in [
+            ("", None),
+            (r#","expiration":"2026-11-23T10:00:00Z","ttl":57"#, Some(57)),
+            // Due, and not deleted yet: etcd leaves a zero out.
+            (r#","expiration":"2026-11-23T10:00:00Z""#, Some(1)),
+            (r#","expiration":"2026-11-23T10:00:00Z","ttl":-2"#, Some(1)),
+        ] {
+            let body = format!(r#"{{"action":"get","node":{{"key":"/a","value":"v","modifiedIndex":5{fields}}}}}"#);
+            let answer = read(200, body.as_bytes()).unwrap().unwrap();
+            assert_eq!((answer.revision(), answer.time_to_live()), (5, wanted), "{fields}");
+        }
+    }
 
     #[test]
     fn faults_are_told_by_error_code() {

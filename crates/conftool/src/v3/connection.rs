@@ -44,8 +44,13 @@ impl Connection {
     }
 
     /// Connects if need be and runs one request, all within `limit`. That the time is up while connecting, or that the
-    /// connection is refused, says that etcd was not asked.
-    pub(crate) async fn request<T, F>(&self, limit: Duration, request: impl FnOnce(Client) -> F) -> Result<T, Trouble>
+    /// connection is refused, says that etcd was not asked. A request that etcd refused for its token alone is made again with a
+    /// new one.
+    pub(crate) async fn request<T, F>(
+        &self,
+        limit: Duration,
+        mut request: impl FnMut(Client) -> F,
+    ) -> Result<T, Trouble>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -59,7 +64,17 @@ impl Connection {
                 Err(_) => return Err(Trouble::new(Kind::NotAsked, no_answer(limit))),
             },
         };
-        let answer = match timeout_at(end, request(client.clone())).await {
+        // The library renews a token that has expired, and does not know that one can be outdated.
+        let attempts = async {
+            match request(client.clone()).await {
+                Err(error) if error::is_token_outdated(&error) => {
+                    client.refresh_token().await?;
+                    request(client.clone()).await
+                }
+                answer => answer,
+            }
+        };
+        let answer = match timeout_at(end, attempts).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.explain(error::sent(&error))),
             Err(_) => Err(Trouble::new(Kind::NoAnswer, no_answer(limit))),

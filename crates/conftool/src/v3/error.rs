@@ -14,7 +14,7 @@ pub(super) fn unsent(error: &Error) -> Trouble {
     let trouble = sent(error);
     match trouble.kind {
         Kind::Refused | Kind::NoApi => trouble,
-        Kind::NotAsked | Kind::Dropped | Kind::NoAnswer => Trouble::new(Kind::NotAsked, trouble.why),
+        Kind::NotAsked | Kind::Dropped | Kind::NoAnswer | Kind::NoRoom => Trouble::new(Kind::NotAsked, trouble.why),
     }
 }
 
@@ -38,6 +38,11 @@ pub(super) fn sent(error: &Error) -> Trouble {
 /// Whether the server says that it knows no users at all.
 pub(super) fn is_authentication_off(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
+}
+
+/// Whether etcd says that users or roles were changed since it gave out our token. Nothing was done.
+pub(super) fn is_token_outdated(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.message().contains("revision of auth store is old"))
 }
 
 /// Whether etcd says that this user may not do that with these keys. Nothing was done.
@@ -65,6 +70,9 @@ fn said(code: Code, message: &str) -> Trouble {
     match code {
         // The member's answer to our wish for a leader; it comes before the request is looked at.
         Code::Unavailable if message == "no leader" => Trouble::new(Kind::NotAsked, "no leader (is the quorum lost?)"),
+        // The member lags behind; it says so before the request is proposed to the others.
+        Code::ResourceExhausted if message == "too many requests" => Trouble::new(Kind::NotAsked, message),
+        Code::ResourceExhausted if message.ends_with("database space exceeded") => Trouble::new(Kind::NoRoom, message),
         // The client's own words when the connection ends under a request.
         Code::Cancelled | Code::Unknown if message == "operation was canceled" => {
             Trouble::new(Kind::Dropped, "connection closed")
@@ -73,6 +81,8 @@ fn said(code: Code, message: &str) -> Trouble {
         | Code::Unknown
         | Code::DeadlineExceeded
         | Code::Internal
+        // Any other than the two above: HTTP/2's own complaint that there is too much traffic, for one.
+        | Code::ResourceExhausted
         | Code::Unavailable
         | Code::DataLoss => Trouble::new(Kind::NoAnswer, short(message)),
         Code::Unimplemented => Trouble::new(Kind::NoApi, "it has no v3 API"),
@@ -123,7 +133,9 @@ mod tests {
             (Code::PermissionDenied, "etcdserver: permission denied", Kind::Refused, "permission denied"),
             (Code::Unauthenticated, "etcdserver: invalid auth token", Kind::Refused, "invalid auth token"),
             (Code::InvalidArgument, "etcdserver: user name is empty", Kind::Refused, "user name is empty"),
-            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Kind::Refused, "space"),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Kind::NoRoom, "space exceeded"),
+            (Code::ResourceExhausted, "etcdserver: too many requests", Kind::NotAsked, "too many requests"),
+            (Code::ResourceExhausted, "h2 protocol error: calm down", Kind::NoAnswer, "calm down"),
             (Code::Unimplemented, "unknown service etcdserverpb.KV", Kind::NoApi, "no v3 API"),
         ] {
             let trouble = said(code, message);

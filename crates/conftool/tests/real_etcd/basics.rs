@@ -103,6 +103,17 @@ crate::both_apis!(
     read_only_refuses_every_write,
 );
 
+/// A journal has it, so that no run takes to one store what was found in another.
+#[test]
+fn the_kind_of_a_store_is_its_driver_as_the_configuration_spells_it() {
+    for (api, line) in [(Api::V2, "driver: etcd\n"), (Api::V3, "driver: etcd3\n")] {
+        let files = Files::new(api, &["http://127.0.0.1:1"]);
+        let config = std::fs::read_to_string(files.path("config.yaml")).unwrap();
+        assert!(config.starts_with(line), "{config}");
+        assert_eq!(format!("driver: {}\n", files.open(None).store.kind()), line);
+    }
+}
+
 #[test]
 fn an_etcd_without_v2_is_told_with_the_way_out() {
     let etcd = Etcd::start(Kind { without_v2: true, ..Kind::default() });

@@ -59,6 +59,8 @@ pub(crate) struct Kind {
     pub(crate) tls: bool,
     pub(crate) wants_client_certificates: bool,
     pub without_v2: bool,
+    /// More options of each member.
+    pub(crate) arguments: &'static [&'static str],
 }
 
 impl Etcd {
@@ -103,6 +105,7 @@ impl Etcd {
                     arguments.push(format!("--trusted-ca-file={}", tls.ca.display()));
                 }
             }
+            arguments.extend(kind.arguments.iter().map(ToString::to_string));
             Member { address: address.clone(), url, arguments, log: dir.path().join(format!("m{i}.log")), child: None }
         });
         let members = members.collect();

@@ -26,8 +26,12 @@ pub(crate) fn pool() -> PoolPath {
     PoolPath { data_centre: tag("lab"), cluster: tag("appserver"), service: tag("php") }
 }
 
-pub(crate) fn id(host: &str) -> NodeId {
-    pool().node(&Fqdn::new(host).expect("a host"))
+pub(crate) fn host(name: &str) -> Fqdn {
+    Fqdn::new(name).expect("a host")
+}
+
+pub(crate) fn id(name: &str) -> NodeId {
+    pool().node(&host(name))
 }
 
 pub(crate) fn key(host: &str) -> String {
@@ -112,10 +116,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 impl Files {
     /// Slots for a run on this host.
-    pub(crate) fn slots(&self, host: &str) -> LeaseSlots {
+    pub(crate) fn slots(&self, name: &str) -> LeaseSlots {
         let holder = Holder {
-            host: Fqdn::new(host).expect("a host"),
-            run: format!("run-on-{host}"),
+            host: host(name),
+            run: format!("run-on-{name}"),
             pid: 7,
             user: Some("alice".to_owned()),
             since: "2026-11-23T10:00:00Z".to_owned(),

@@ -35,7 +35,13 @@ impl Scene {
     /// Loses the answer to the next request, and runs `then` in between.
     fn lose_answer(&self, then: impl FnOnce(&mut Etcd) + Send + 'static) {
         let etcd = Arc::clone(&self.etcd);
-        self.proxy.arm(Fault::LoseAnswer(Box::new(move || then(&mut etcd.lock().unwrap()))));
+        self.proxy.arm(Fault::lose_answer_and(move || then(&mut etcd.lock().unwrap())));
+    }
+
+    /// Runs `first` before the next request, and loses the answer to that.
+    fn overtake(&self, first: impl FnOnce(&mut Etcd) + Send + 'static) {
+        let etcd = Arc::clone(&self.etcd);
+        self.proxy.arm(Fault::overtake(move || first(&mut etcd.lock().unwrap())));
     }
 
     fn write(&mut self, write: &Write) -> Result<Node, WriteError> {
@@ -107,11 +113,11 @@ fn a_lost_request_and_somebody_elses_write_are_a_conflict(api: Api) {
     for theirs in [Some(POOLED.replace("10", "20")), Some(POOLED.to_owned()), None] {
         let (mut scene, write) = Scene::new(api);
         // The operator is faster: the object has changed when the request comes, and the refusal of it is lost.
-        match &theirs {
-            Some(value) => scene.etcd.lock().unwrap().set(api, &key(HOST), value),
-            None => scene.etcd.lock().unwrap().delete(api, &key(HOST)),
-        }
-        scene.lose_answer(|_| {});
+        let value = theirs.clone();
+        scene.overtake(move |etcd| match value {
+            Some(value) => etcd.set(api, &key(HOST), &value),
+            None => etcd.delete(api, &key(HOST)),
+        });
         assert_eq!(scene.write(&write), Err(WriteError::Conflict), "{theirs:?}");
         assert_eq!(scene.opened.store.fate(&write), Ok(Fate::NotMade));
         assert_eq!(scene.opened.outcomes(), ["failure"]);

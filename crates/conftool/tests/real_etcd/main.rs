@@ -4,7 +4,9 @@
 mod basics;
 mod etcd;
 mod fixture;
+mod full;
 mod leaks;
+mod leases;
 mod lost;
 mod marks;
 mod members;

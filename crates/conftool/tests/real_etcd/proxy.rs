@@ -1,4 +1,5 @@
-//! A TCP proxy that loses things on purpose, once: the next request, or the answer to it.
+//! A TCP proxy that loses things on purpose, once: the next request, or the answer to it. Reads of the v2 API, which a write there
+//! begins with, are not what is meant.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,11 +12,25 @@ use std::time::Duration;
 pub(crate) enum Fault {
     /// The request is not passed on; the connection is closed.
     DropRequest,
-    /// The request is passed on, its answer is not. Once the store must have done it, the function is run and then the
-    /// connection closed.
-    LoseAnswer(Box<dyn FnOnce() + Send>),
+    /// The request is passed on, its answer is not: once the store must have done it, the connection is closed. One function is
+    /// run before the request is passed on, the other before the connection is closed.
+    LoseAnswer(Action, Action),
     /// As before, but the connection stays open and silent: the client has to give up by itself.
     Silence,
+}
+
+type Action = Box<dyn FnOnce() + Send>;
+
+impl Fault {
+    /// The answer is lost, and then something else happens.
+    pub(crate) fn lose_answer_and(then: impl FnOnce() + Send + 'static) -> Self {
+        Self::LoseAnswer(Box::new(|| {}), Box::new(then))
+    }
+
+    /// Something else is faster than the request, whose answer is then lost.
+    pub(crate) fn overtake(first: impl FnOnce() + Send + 'static) -> Self {
+        Self::LoseAnswer(Box::new(first), Box::new(|| {}))
+    }
 }
 
 /// Long enough for an idle etcd to have made a write.
@@ -28,20 +43,33 @@ pub(crate) struct Proxy {
     is_cut: Arc<AtomicBool>,
 }
 
+/// What the connections of a proxy share.
+#[derive(Clone)]
+struct Shared {
+    armed: Arc<Mutex<Option<Fault>>>,
+    is_cut: Arc<AtomicBool>,
+    /// How long an answer takes.
+    delay: Duration,
+}
+
 impl Proxy {
     /// A proxy in front of the member at `target`.
     pub(crate) fn start(target: &str) -> Self {
+        Self::far_away(target, Duration::ZERO)
+    }
+
+    /// The same with a member that is `delay` away.
+    pub(crate) fn far_away(target: &str, delay: Duration) -> Self {
         let address = crate::etcd::own_address();
         let listener = TcpListener::bind((address.as_str(), 2379)).expect("a port for the proxy");
-        let armed = Arc::new(Mutex::new(None));
-        let (faults, target) = (Arc::clone(&armed), target.to_owned());
-        let is_cut = Arc::new(AtomicBool::new(false));
-        let cut = Arc::clone(&is_cut);
+        let (armed, is_cut) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+        let shared = Shared { armed: Arc::clone(&armed), is_cut: Arc::clone(&is_cut), delay };
+        let target = target.to_owned();
         // Threads of a proxy end with their connections, the listener with the test process.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if let Ok(server) = TcpStream::connect((target.as_str(), 2379)) {
-                    serve(&client, &server, &faults, &cut);
+                    serve(&client, &server, shared.clone());
                 }
             }
         });
@@ -65,7 +93,7 @@ impl Proxy {
     }
 }
 
-fn serve(client: &TcpStream, server: &TcpStream, faults: &Arc<Mutex<Option<Fault>>>, cut: &Arc<AtomicBool>) {
+fn serve(client: &TcpStream, server: &TcpStream, shared: Shared) {
     let muted = Arc::new(Mutex::new(false));
     let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle of a socket");
 
@@ -73,6 +101,7 @@ fn serve(client: &TcpStream, server: &TcpStream, faults: &Arc<Mutex<Option<Fault
     thread::spawn(move || {
         let mut buffer = [0; 65536];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            thread::sleep(shared.delay);
             if !*is_muted.lock().expect("the proxy's state") && to.write_all(&buffer[..length]).is_err() {
                 break;
             }
@@ -82,21 +111,23 @@ fn serve(client: &TcpStream, server: &TcpStream, faults: &Arc<Mutex<Option<Fault
         }
     });
 
-    let (mut from, mut to, faults, cut) = (clone(client), clone(server), Arc::clone(faults), Arc::clone(cut));
+    let (mut from, mut to) = (clone(client), clone(server));
     thread::spawn(move || {
         let mut buffer = [0; 65536];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            if cut.load(Ordering::SeqCst) {
+            if shared.is_cut.load(Ordering::SeqCst) {
                 continue;
             }
-            let fault = faults.lock().expect("the proxy's state").take();
+            let is_read = buffer.starts_with(b"GET ");
+            let fault = if is_read { None } else { shared.armed.lock().expect("the proxy's state").take() };
             match fault {
                 None => {}
                 Some(Fault::DropRequest) => {
                     let _ = from.shutdown(Shutdown::Both);
                     break;
                 }
-                Some(Fault::LoseAnswer(then)) => {
+                Some(Fault::LoseAnswer(before, after)) => {
+                    before();
                     *muted.lock().expect("the proxy's state") = true;
                     let _ = to.write_all(&buffer[..length]);
                     // A request may come in several pieces.
@@ -104,7 +135,7 @@ fn serve(client: &TcpStream, server: &TcpStream, faults: &Arc<Mutex<Option<Fault
                     while let Ok(length @ 1..) = from.read(&mut buffer) {
                         let _ = to.write_all(&buffer[..length]);
                     }
-                    then();
+                    after();
                     let _ = from.shutdown(Shutdown::Both);
                     break;
                 }

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use conftool::LeaseSlots;
-use restart_core::{Fqdn, SlotError, Slots};
+use restart_core::{Fqdn, PoolStore, SlotError, Slots, StoreError};
 
 use crate::etcd::{Api, Etcd};
-use crate::fixture::{Files, QUEUE};
+use crate::fixture::{Files, QUEUE, host};
+use crate::proxy::Proxy;
 
 /// Longer than anything here may take.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -45,14 +46,17 @@ fn never_more_than_n_and_everybody_in_the_end() {
     const LIMIT: usize = 3;
 
     let etcd = Etcd::single();
-    let files = files(&etcd);
+    let files = Arc::new(files(&etcd));
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let start = Arc::new(Barrier::new(RUNS));
     let threads: Vec<_> = (0..RUNS)
         .map(|number| {
-            let mut slots = files.slots(&format!("mw{number}.example"));
-            let (inside, most, start) = (Arc::clone(&inside), Arc::clone(&most), Arc::clone(&start));
+            let name = format!("mw{number}.example");
+            let mut slots = files.slots(&name);
+            let (files, start) = (Arc::clone(&files), Arc::clone(&start));
+            let (inside, most) = (Arc::clone(&inside), Arc::clone(&most));
             thread::spawn(move || {
+                let mut store = files.open(None).store;
                 start.wait();
                 slots.ask(LIMIT as u32, LONG).unwrap();
                 get(&mut slots);
@@ -63,7 +67,7 @@ fn never_more_than_n_and_everybody_in_the_end() {
                 }
                 thread::sleep(Duration::from_millis(50));
                 if number % 2 == 0 {
-                    slots.brought_back().unwrap();
+                    store.no_longer_counts(QUEUE, &host(&name)).unwrap();
                 }
                 assert_eq!(slots.look(), Ok(()));
                 inside.fetch_sub(1, Ordering::SeqCst);
@@ -203,13 +207,13 @@ fn a_host_that_was_left_out_counts_until_it_is_back() {
     get(&mut repair);
     repair.taking_out().unwrap();
     assert!(waits(&mut other));
-    repair.brought_back().unwrap();
+    files.open(None).store.no_longer_counts(QUEUE, &host("mw1.example")).unwrap();
     repair.release();
     get(&mut other);
 }
 
 #[test]
-fn recovery_in_another_process_brings_a_host_back() {
+fn the_store_of_another_process_takes_back_that_a_host_is_out() {
     let etcd = Etcd::single();
     let files = files(&etcd);
     let mut dead = files.slots("mw1.example");
@@ -220,12 +224,100 @@ fn recovery_in_another_process_brings_a_host_back() {
     let mut other = files.slots("mw2.example");
     other.ask(1, LONG).unwrap();
     assert!(waits(&mut other));
+    // Others whose names begin alike, in this queue and in another one.
+    let alike = format!("/conftool/v1/safe-service-restart/out/{QUEUE}-https/mw1.example");
+    etcd.set(Api::V3, &alike, "{}");
+    let longer = format!("/conftool/v1/safe-service-restart/out/{QUEUE}/mw1.example.org");
+    etcd.set(Api::V3, &longer, "{}");
 
-    let mut recovery = files.slots("mw1.example");
-    recovery.brought_back().unwrap();
+    let mut recovery = files.open(None);
+    recovery.store.no_longer_counts(QUEUE, &host("mw1.example")).unwrap();
+    assert_eq!(keys(&etcd, "out"), ["mw1.example.org"]);
+    assert_eq!(etcd.value(Api::V3, &alike), "{}");
+    // Nothing to do is no error.
+    recovery.store.no_longer_counts(QUEUE, &host("mw1.example")).unwrap();
+    recovery.store.no_longer_counts(QUEUE, &host("mw1.example.org")).unwrap();
     get(&mut other);
-    recovery.brought_back().unwrap();
-    assert_eq!(keys(&etcd, "out"), Vec::<String>::new());
+    assert!(recovery.outcomes().is_empty(), "it is no write to an object");
+}
+
+#[test]
+fn a_limit_that_names_no_queue_takes_nothing_back() {
+    let etcd = Etcd::single();
+    let files = files(&etcd);
+    for limit in ["", "a/b", "../writes", "a\nb", "a\0"] {
+        let refused = files.open(None).store.no_longer_counts(limit, &host("mw1.example"));
+        assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("cannot name slots")), "{refused:?}");
+    }
+}
+
+#[test]
+fn taking_back_takes_slots_the_right_to_write_and_a_store_that_answers() {
+    let url = "http://127.0.0.1:1";
+    let take_back = |files: Files| files.open(None).store.no_longer_counts(QUEUE, &host("mw1.example"));
+    assert_eq!(take_back(Files::new(Api::V2, &[url])), Ok(()), "there are no slots in v2");
+    assert_eq!(take_back(Files::new(Api::V2, &[url]).with_config("read_only: true")), Ok(()));
+    let refused = take_back(Files::new(Api::V3, &[url]).with_config("read_only: true"));
+    assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("read_only")), "{refused:?}");
+    let text =
+        format!("cannot note that 'mw1.example' no longer takes a slot of '{QUEUE}': etcd '{url}': connection refused");
+    assert_eq!(take_back(Files::new(Api::V3, &[url])), Err(StoreError::Unreachable(text)));
+}
+
+/// With `--slot-timeout 0` there is one look, and no time for another.
+#[test]
+fn a_free_slot_is_granted_at_the_first_look_however_short_it_is() {
+    let etcd = Etcd::single();
+    let far = Proxy::far_away(&etcd.members[0].address, Duration::from_millis(40));
+    let mut slots = Files::new(Api::V3, &[&far.url]).slots("mw1.example");
+    for _ in 0..5 {
+        slots.ask(1, Duration::ZERO).unwrap();
+        assert_eq!(slots.granted(Duration::ZERO), Ok(true));
+        slots.release();
+    }
+}
+
+#[test]
+fn everybody_who_has_a_slot_is_shown_by_queue() {
+    let etcd = Etcd::single();
+    let files = files(&etcd);
+    let holders = || files.load(None).unwrap().slot_holders().unwrap();
+    assert!(holders().is_empty());
+
+    let [mut out, mut holder, mut waiter] = ["mw1.example", "mw2.example", "mw3.example"].map(|name| files.slots(name));
+    // One whose run has died.
+    out.ask(2, LONG).unwrap();
+    get(&mut out);
+    out.taking_out().unwrap();
+    out.release();
+    holder.ask(2, LONG).unwrap();
+    get(&mut holder);
+    waiter.ask(2, LONG).unwrap();
+    assert!(waits(&mut waiter));
+    // Another queue, and what is none of ours.
+    let own = "/conftool/v1/safe-service-restart";
+    etcd.set(Api::V3, &format!("{own}/out/other/mw9.example"), "no json");
+    etcd.set(Api::V3, &format!("{own}/slots/too/deep/by-one"), "{}");
+    etcd.set(Api::V3, &format!("{own}/slots-of-others/queue/entry"), "{}");
+    etcd.set(Api::V3, "/lab/v1/safe-service-restart/out/lab/mw9.example", "{}");
+
+    let shown = holders();
+    assert_eq!(shown.keys().collect::<Vec<_>>(), [QUEUE, "other"]);
+    let [run, left] = &shown[QUEUE][..] else { panic!("who waits has no slot: {shown:?}") };
+    assert_eq!(run, "'mw2.example' since 2026-11-23T10:00:00Z by 'alice' (run run-on-mw2.example, process 7)");
+    assert!(left.starts_with("'mw1.example', left out of its pools since "), "{left}");
+    assert_eq!(shown["other"], ["'mw9.example', left out of its pools by a run that cannot be read"]);
+
+    let lab = Files::new(Api::V3, &[&etcd.members[0].url]).with_config("namespace: /lab");
+    assert_eq!(lab.load(None).unwrap().slot_holders().unwrap().into_keys().collect::<Vec<_>>(), ["lab"]);
+}
+
+#[test]
+fn a_store_that_is_away_or_has_no_slots_shows_nobody() {
+    let shown = |api: Api| Files::new(api, &["http://127.0.0.1:1"]).load(None).unwrap().slot_holders();
+    let text = "cannot look at the slots: etcd 'http://127.0.0.1:1': connection refused".to_owned();
+    assert_eq!(shown(Api::V3), Err(StoreError::Unreachable(text)));
+    assert!(matches!(shown(Api::V2), Err(StoreError::Refused(why)) if why.contains("'driver: etcd3'")));
 }
 
 #[test]

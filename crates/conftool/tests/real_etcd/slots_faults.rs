@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use restart_core::{SlotError, Slots};
+use restart_core::{PoolStore, SlotError, Slots};
 
 use crate::etcd::{Api, Etcd, own_address};
-use crate::fixture::{Files, LEASE};
+use crate::fixture::{Files, LEASE, QUEUE, host};
 use crate::proxy::{Fault, Proxy};
 use crate::slots::{LONG, MOMENT, files, get, keys, waits};
 use crate::trust::{SECRET, files_for, with_users};
@@ -111,7 +111,7 @@ fn a_frozen_etcd_makes_asking_and_leaving_fail_in_time() {
     get(&mut one);
     etcd.members.iter().for_each(crate::etcd::Member::freeze);
 
-    let mut other = files.slots("mw2.example").with_patience(Duration::from_secs(2));
+    let mut other = files.slots("mw2.example");
     let asked = other.ask(1, LONG);
     println!("{asked:?}");
     assert!(matches!(&asked, Err(SlotError::Unreachable(why)) if why.contains("no answer within")), "{asked:?}");
@@ -156,7 +156,8 @@ fn members_that_die_or_freeze_are_passed_over_by_holder_and_waiter() {
     assert_eq!(one.look(), Ok(()));
     assert!(waits(&mut other));
     one.taking_out().unwrap();
-    one.brought_back().unwrap();
+    files.open(None).store.no_longer_counts(QUEUE, &host("mw1.example")).unwrap();
+    assert_eq!(keys(&etcd, "out"), Vec::<String>::new());
     one.release();
     get(&mut other);
     frozen.thaw();
@@ -203,7 +204,7 @@ fn who_waits_is_told_when_etcd_does_not_come_back() {
     let mut one = files.slots("mw1.example");
     one.ask(1, LONG).unwrap();
     get(&mut one);
-    let mut other = files.slots("mw2.example").with_patience(Duration::from_secs(2));
+    let mut other = files.slots("mw2.example");
     other.ask(1, LONG).unwrap();
     etcd.members[0].kill();
     let gone = other.granted(LONG);
@@ -218,7 +219,7 @@ fn an_answer_that_is_lost_gives_no_second_place_in_the_queue() {
     let mut slots = files.slots("mw1.example");
     slots.ask(1, LONG).unwrap();
     slots.release();
-    for fault in [Fault::LoseAnswer(Box::new(|| {})), Fault::DropRequest] {
+    for fault in [Fault::lose_answer_and(|| {}), Fault::DropRequest] {
         proxy.arm(fault);
         slots.ask(1, LONG).unwrap();
         assert!(!proxy.is_armed());
@@ -241,7 +242,6 @@ fn a_user_with_a_password_keeps_a_slot_over_a_restart_of_etcd() {
     thread::sleep(LEASE * 3);
     assert_eq!(slots.look(), Ok(()));
     slots.taking_out().unwrap();
-    slots.brought_back().unwrap();
 
     let refused = files_for(Api::V3, &etcd, "reader", SECRET).slots("mw2.example").ask(1, LONG);
     println!("{refused:?}");

@@ -1,14 +1,16 @@
 //! TLS, and users with passwords: what is verified, what is refused, and that no message tells a secret.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use restart_core::{PoolStore, Pooled, StoreError, WriteError};
+use restart_core::{Fate, PoolStore, Pooled, Slots, StoreError, WriteError};
 
 use crate::etcd::{Api, Etcd, Kind};
-use crate::fixture::{Files, POOLED, id, key, pool};
+use crate::fixture::{Files, LEASE, Opened, POOLED, id, key, pool};
 use crate::leaks::{leaks, watch_for};
+use crate::slots::{LONG, get};
 
 pub(crate) const SECRET: &str = "hunter2-%:@/é";
 
@@ -80,7 +82,12 @@ fn plain_text_to_a_server_with_tls_is_an_error_and_no_hang(api: Api) {
 
 /// An etcd with users: `conftool` may do everything below /conftool, `reader` may only read there.
 pub(crate) fn with_users(api: Api) -> Etcd {
-    let etcd = Etcd::single();
+    with_users_and(api, &[])
+}
+
+/// The same, its members with more options.
+fn with_users_and(api: Api, arguments: &'static [&'static str]) -> Etcd {
+    let etcd = Etcd::start(Kind { arguments, ..Kind::default() });
     etcd.set(api, &key("mw1.example"), POOLED);
     match api {
         Api::V2 => {
@@ -152,6 +159,44 @@ fn a_user_who_may_only_read_cannot_write(api: Api) {
     assert_eq!(opened.outcomes(), ["failure"]);
 }
 
+/// Depools and repools, first thing after a pause as long as `pause` makes it, and asks each kind of question after another.
+fn goes_on_after(opened: &mut Opened, mut pause: impl FnMut()) {
+    let found = opened.node("mw1.example");
+    let write = opened.store.prepare(&found, Pooled::No).unwrap();
+    pause();
+    let depooled = opened.store.write(&write).unwrap();
+    pause();
+    assert_eq!(opened.node("mw1.example"), depooled);
+    pause();
+    match opened.store.fate(&write).unwrap() {
+        Fate::Made(node) => assert_eq!(node, depooled),
+        // A v2 member keeps its history in memory alone.
+        Fate::Unclear(why) => assert!(why.contains("history"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let write = opened.store.prepare(&depooled, Pooled::Yes).unwrap();
+    opened.store.write(&write).unwrap();
+    pause();
+    assert_eq!(opened.store.list(&pool()).unwrap().nodes.len(), 1);
+    assert_eq!(opened.outcomes(), ["success", "success"]);
+}
+
+/// What v3 gives for a password is kept in the memory of the member that gave it, and gone with it. In v2 every request has the
+/// password with it.
+fn a_user_goes_on_after_etcd_was_restarted(api: Api) {
+    let mut etcd = with_users(api);
+    let files = files_for(api, &etcd, "conftool", SECRET);
+    let mut opened = files.open(None);
+    goes_on_after(&mut opened, || {
+        etcd.members[0].kill();
+        etcd.members[0].start();
+        let end = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = files.open(None).store.read(&id("mw1.example")) {
+            assert!(Instant::now() < end, "{error}");
+        }
+    });
+}
+
 fn a_user_where_none_is_wanted_does_no_harm(api: Api) {
     let etcd = Etcd::single();
     etcd.set(api, &key("mw1.example"), POOLED);
@@ -166,8 +211,39 @@ crate::both_apis!(
     a_user_with_the_right_password_is_let_in,
     a_wrong_password_is_refused_and_not_told,
     a_user_who_may_only_read_cannot_write,
+    a_user_goes_on_after_etcd_was_restarted,
     a_user_where_none_is_wanted_does_no_harm,
 );
+
+/// What v3 gives for a password expires when it is not used for a while, by default for five minutes.
+#[test]
+fn a_user_goes_on_after_a_pause_that_outlasts_the_token() {
+    let etcd = with_users_and(Api::V3, &["--auth-token-ttl=2"]);
+    let files = files_for(Api::V3, &etcd, "conftool", SECRET);
+    goes_on_after(&mut files.open(None), || std::thread::sleep(Duration::from_secs(4)));
+}
+
+/// A signed token (JWT) says what users and roles there were, and is of no more use once an administrator changes one of them.
+#[test]
+fn a_user_goes_on_after_others_were_given_rights() {
+    // Any file serves as the secret that etcd signs with.
+    let etcd = with_users_and(Api::V3, &["--auth-token=jwt,sign-method=HS256,priv-key=/etc/os-release,ttl=10m"]);
+    let files = files_for(Api::V3, &etcd, "conftool", SECRET);
+    let mut roles = 0..;
+    let mut administrate = || {
+        let role = format!("role-{}", roles.next().unwrap());
+        etcd.ctl(Api::V3, &["--user", "root:root-password", "role", "add", &role]);
+    };
+    goes_on_after(&mut files.open(None), &mut administrate);
+
+    let mut slots = files.slots("mw1.example");
+    slots.ask(1, LONG).unwrap();
+    get(&mut slots);
+    administrate();
+    slots.taking_out().unwrap();
+    std::thread::sleep(LEASE * 2);
+    assert_eq!(slots.look(), Ok(()));
+}
 
 #[test]
 fn tls_files_that_cannot_serve_are_named_at_load() {

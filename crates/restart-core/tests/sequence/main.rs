@@ -8,16 +8,20 @@
 //! - `signals`: a run that is asked to end;
 //! - `modes`: `--depool`, `--pool`, `--dry-run`, `--force`;
 //! - `nothing_forgotten`: the journal and its recovery, slots, and the count of a pool;
+//! - `left_behind`: what an earlier run left, when the world around it has changed since;
+//! - `serving`: requests in flight before the restart, and whether the service serves after it;
 //! - `promises`: what must hold whatever happens, at random.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod closed;
 mod good;
+mod left_behind;
 mod modes;
 mod nothing_forgotten;
 mod others;
 mod promises;
+mod serving;
 mod signals;
 mod store;
 mod units;

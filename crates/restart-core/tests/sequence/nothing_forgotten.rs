@@ -53,7 +53,7 @@ fn a_failed_restart_is_held_and_the_next_good_run_puts_back_what_it_took_out() {
     let held = scene.handle.0.borrow().journal.clone();
     assert_eq!(held.as_ref().map(|record| record.phase), Some(Phase::Held));
     // Mended; the node that was `no` before is still nobody's business.
-    let scene = scene.unit("php", Unit::Good).job(|job| job.held = held);
+    let scene = scene.unit("php", Unit::Good).job(|job| job.left = held);
     scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10").leaves("old", "no w10");
     assert_eq!(scene.handle.0.borrow().journal, None);
 }
@@ -70,7 +70,7 @@ fn a_run_that_is_aborted_leaves_a_held_host_held() {
     let (scene, record) = held();
     let held = record.clone();
     let scene =
-        scene.job(|job| job.held = Some(held)).at("sleep", |world| world.signal(restart_core::Signal::Terminate));
+        scene.job(|job| job.left = Some(held)).at("sleep", |world| world.signal(restart_core::Signal::Terminate));
     scene.safe_restart().leaves("api", "no w10");
     assert_eq!(scene.handle.0.borrow().journal, Some(record));
 }
@@ -79,26 +79,28 @@ fn a_run_that_is_aborted_leaves_a_held_host_held() {
 fn a_good_restart_of_another_unit_does_not_release_a_held_host() {
     let (scene, record) = held();
     let scene = scene.with(|world| world.stop("php.service")).unit("apache2", Unit::Good).job(|job| {
-        job.held = Some(record);
+        job.left = Some(record);
         job.units.remove(0);
     });
     let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10");
-    ended.says("held this host because of 'php.service'");
+    ended.says("held this host because of 'php.service'").state("restarted, left depooled in 'api'");
 }
 
 #[test]
 fn a_held_node_that_an_operator_took_is_theirs() {
     let (scene, record) = held();
-    let scene = scene.with(|world| world.set("api", Pooled::No, "w10")).job(|job| job.held = Some(record));
+    let scene = scene.with(|world| world.set("api", Pooled::No, "w10")).job(|job| job.left = Some(record));
     scene.safe_restart().exits(ExitCode::Done).leaves("api", "no w10");
 }
 
 #[test]
 fn an_operators_word_takes_over_from_the_journal() {
-    let (scene, _) = held();
+    let (scene, record) = held();
+    let scene = scene.job(|job| job.left = Some(record));
     scene.run(sequence::pool).exits(ExitCode::Done).leaves("api", "yes w10");
     assert_eq!(scene.handle.0.borrow().journal, None);
-    let (scene, _) = held();
+    let (scene, record) = held();
+    let scene = scene.job(|job| job.left = Some(record));
     scene.run(sequence::depool).exits(ExitCode::Done).leaves("api", "no w10");
     assert_eq!(scene.handle.0.borrow().journal, None);
 }
@@ -124,8 +126,8 @@ const DEATHS: [&str; 6] = [
 #[test]
 fn what_a_killed_run_took_out_is_put_back_wherever_it_died() {
     for event in DEATHS {
-        let (scene, record) = killed_at(event);
-        let ended = scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Done);
+        let (mut scene, _) = killed_at(event);
+        let ended = scene.recover().exits(ExitCode::Done);
         ended.leaves("api", "yes w10");
         assert_eq!(scene.handle.0.borrow().journal, None, "{event}");
     }
@@ -139,21 +141,21 @@ fn a_host_that_goes_down_during_the_restart_is_put_back_after_its_next_boot() {
     ended.says("after its next boot");
     let record = scene.handle.0.borrow().journal.clone().unwrap();
     assert_eq!(record.phase, Phase::Restarting);
-    let scene = scene.unit("php", Unit::Good).with(|world| world.going_down = false);
-    scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Done).leaves("api", "yes w10");
+    let mut scene = scene.unit("php", Unit::Good).with(|world| world.going_down = false);
+    scene.recover().exits(ExitCode::Done).leaves("api", "yes w10");
     assert_eq!(scene.handle.0.borrow().journal, None);
 }
 
 #[test]
 fn a_host_whose_unit_does_not_run_is_held_by_the_recovery_and_then_only_reported() {
-    let (scene, record) = killed_at("sleep");
+    let (mut scene, _) = killed_at("sleep");
     scene.handle.0.borrow_mut().stop("php.service");
-    let ended = scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::LeftDepooled);
+    let ended = scene.recover().exits(ExitCode::LeftDepooled);
     ended.leaves("api", "no w10").says("'php.service'");
     let record = scene.handle.0.borrow().journal.clone().unwrap();
     assert_eq!(record.phase, Phase::Held);
     scene.handle.0.borrow_mut().start_anew("php.service");
-    let ended = scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::LeftDepooled);
+    let ended = scene.recover().exits(ExitCode::LeftDepooled);
     ended.leaves("api", "no w10").says("is held depooled since").state("held depooled in 'api' by an earlier run");
     assert_eq!(scene.handle.0.borrow().journal, Some(record));
 }
@@ -161,9 +163,9 @@ fn a_host_whose_unit_does_not_run_is_held_by_the_recovery_and_then_only_reported
 #[test]
 fn a_recovery_leaves_what_an_operator_did_meanwhile() {
     for pooled in [Pooled::Inactive, Pooled::No] {
-        let (scene, record) = killed_at("sleep");
+        let (mut scene, _) = killed_at("sleep");
         scene.handle.0.borrow_mut().set("api", pooled, "w10");
-        let ended = scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Done);
+        let ended = scene.recover().exits(ExitCode::Done);
         ended.leaves("api", &format!("{pooled} w10"));
     }
 }
@@ -171,10 +173,10 @@ fn a_recovery_leaves_what_an_operator_did_meanwhile() {
 #[test]
 fn a_recovery_that_cannot_reach_the_store_goes_on_the_next_time() {
     let (scene, record) = killed_at("sleep");
-    let scene = scene.with(|world| {
+    let mut scene = scene.with(|world| {
         world.store_error = Some(restart_core::StoreError::Unreachable("no member answers".to_owned()));
     });
-    scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Unreachable);
+    scene.recover().exits(ExitCode::Unreachable);
     assert_eq!(scene.handle.0.borrow().journal, Some(record));
 }
 
@@ -186,13 +188,13 @@ fn a_recovery_puts_back_only_what_the_run_that_died_took_out_itself() {
     scene.safe_restart().exits(ExitCode::LeftDepooled);
     let held = scene.handle.0.borrow().journal.clone().unwrap();
     let scene = scene.pool("web", &["lb1"], Pooled::Yes).unit("php", Unit::Good);
-    let scene = scene.job(|job| job.held = Some(held)).at("sleep", World::freeze);
+    let mut scene = scene.job(|job| job.left = Some(held)).at("sleep", World::freeze);
     scene.safe_restart();
     scene.handle.0.borrow_mut().thaw();
     let record = scene.handle.0.borrow().journal.clone().unwrap();
     assert_eq!((record.phase, record.nodes.len()), (Phase::TakingOut, 2));
     scene.handle.0.borrow_mut().start_anew("php.service");
-    let ended = scene.run(|job, parts| sequence::recover(job, &record, parts)).exits(ExitCode::Done);
+    let ended = scene.recover().exits(ExitCode::Done);
     ended.leaves("web", "yes w10").leaves("api", "no w10");
     let left = scene.handle.0.borrow().journal.clone().unwrap();
     assert_eq!((left.phase, left.nodes.len()), (Phase::Held, 1));
@@ -202,7 +204,7 @@ fn a_recovery_puts_back_only_what_the_run_that_died_took_out_itself() {
 fn a_depool_that_is_taken_back_leaves_the_journal_as_it_was() {
     let (scene, record) = held();
     let kept = record.clone();
-    let scene = scene.pool("web", &["lb9"], Pooled::Yes).job(|job| job.held = Some(kept));
+    let scene = scene.pool("web", &["lb9"], Pooled::Yes).job(|job| job.left = Some(kept));
     let scene =
         scene.at("no web", |world| drop(world.balancers.insert("lb9".to_owned(), Balance::Says(Verdict::Held))));
     let scene = scene.at("yes web", |world| drop(world.balancers.insert("lb9".to_owned(), Balance::Follows(ms(0)))));

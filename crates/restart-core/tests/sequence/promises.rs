@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use restart_core::{ExitCode, Phase, Pooled, Report, Signal, StoreError, Verdict, sequence};
+use restart_core::{ExitCode, Phase, Pooled, Report, Signal, StoreError, Verdict};
 
 use crate::world::{Balance, Scene, Unit, World, ms};
 
@@ -157,12 +157,21 @@ proptest! {
             }
             scene = scene.at(moment, move |world| happen(world, mishap));
         }
-        let scene = scene.at(death, World::freeze);
+        let mut scene = scene.at(death, World::freeze);
         scene.safe_restart();
+        // The next process, in a world that is as bad as before: it may fail, and must not forget.
+        scene.handle.0.borrow_mut().thaw();
+        if scene.handle.0.borrow().journal.is_some() {
+            let state = scene.recover().report.state;
+            let world = scene.handle.0.borrow();
+            let out = world.object("api").starts_with("no") && world.taken.is_none() && !world.pooled_by_operator;
+            prop_assert!(!out || world.journal.is_some(), "forgotten: {}", state);
+        }
         scene.handle.0.borrow_mut().heal();
         for _ in 0..3 {
-            let Some(record) = scene.handle.0.borrow().journal.clone() else { break };
-            scene.run(|job, parts| sequence::recover(job, &record, parts));
+            if scene.handle.0.borrow().journal.is_some() {
+                scene.recover();
+            }
         }
         let world = scene.handle.0.borrow();
         let (object, held) = (world.object("api"), world.journal.as_ref().map(|record| record.phase));

@@ -3,15 +3,15 @@
 //! restarted while a load balancer sends to this host fails the test, whatever else the test checks.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use restart_core::{
-    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Fqdn, Job, Journal, JournalError, Listing, LoadBalancers,
-    LoadState, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled, Question, Record,
-    Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop, Stopped, StoreError, Tag, Ticket,
-    UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
+    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Files, Fqdn, Job, Journal, JournalError, Listing,
+    LoadBalancers, LoadState, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled, Probe,
+    Question, Record, Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop, Stopped, StoreError,
+    Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
 };
 
 pub const HOST: &str = "mw1.eqiad.test";
@@ -57,6 +57,8 @@ pub enum Unit {
     NewProcessOnReload,
     /// systemctl is refused, and nothing happens.
     Refused,
+    /// Started again by systemd each time this is over, of which it is up for the first half.
+    CrashLoops(Duration),
     /// Nobody knows it.
     Missing,
     Masked,
@@ -123,6 +125,29 @@ pub struct World {
     pub disk_full: bool,
     /// Whether slots are taken, free, or cannot be asked for.
     pub slots: Slot,
+    /// Somebody removed the lock of this host.
+    pub lock_lost: bool,
+    /// Which store this is.
+    pub store_kind: &'static str,
+    /// The limits that this host counts against, as the store remembers it.
+    pub counted: Vec<String>,
+    /// What is in flight.
+    pub requests: Requests,
+    /// How long after its start a unit serves; `None`: never.
+    pub serves_after: Option<Duration>,
+    /// When the address of `ready_url` answers; `None`: never.
+    pub answers_from: Option<Duration>,
+}
+
+/// What the services say is in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requests {
+    /// Nobody counts.
+    Uncounted,
+    /// Each ends at this time.
+    EndAt(Vec<Duration>),
+    /// Too busy to answer.
+    Silent,
 }
 
 /// What the lock service says.
@@ -179,6 +204,16 @@ impl World {
 
     pub fn signal(&mut self, signal: Signal) {
         self.signals.push(signal);
+    }
+
+    /// The next process was sent none.
+    pub fn forget_signals(&mut self) {
+        self.signals.clear();
+    }
+
+    /// Time passes between two runs.
+    pub fn pass(&mut self, time: Duration) {
+        self.tick(time);
     }
 
     /// The process is killed at this instant: it goes on in vain.
@@ -358,6 +393,19 @@ impl PoolStore for Handle {
         world.store_error.clone().map_or_else(|| Ok(world.get(id)), Err)
     }
 
+    fn kind(&self) -> &str {
+        self.0.borrow().store_kind
+    }
+
+    fn no_longer_counts(&mut self, limit: &str, _: &Fqdn) -> Result<(), StoreError> {
+        let mut world = self.0.borrow_mut();
+        if let Some(error) = &world.store_error {
+            return Err(error.clone());
+        }
+        world.counted.retain(|counted| counted != limit);
+        Ok(())
+    }
+
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {
         let rest = found.value.split_once(' ').unwrap().1;
         Ok(Write {
@@ -459,6 +507,17 @@ impl ServiceManager for Handle {
                 main_pid: Some(999),
                 ..status.clone()
             },
+            Unit::CrashLoops(period) => {
+                let count = u32::try_from(now.as_millis() / period.as_millis()).unwrap();
+                let up = now.as_millis() % period.as_millis() < period.as_millis() / 2;
+                UnitStatus {
+                    invocation: Some(format!("start {count}")),
+                    restarts: count,
+                    active: if up { ActiveState::Active } else { ActiveState::Activating },
+                    sub: if up { "running" } else { "auto-restart" }.to_owned(),
+                    ..status.clone()
+                }
+            }
             Unit::RestartedByOthers if status.restarted() && since >= ms(100) => {
                 UnitStatus { invocation: Some("by others".to_owned()), main_pid: Some(888), ..status.clone() }
             }
@@ -528,6 +587,7 @@ pub fn running() -> UnitStatus {
         job: false,
         can_reload: true,
         limit: Some(ms(180_000)),
+        command: None,
     }
 }
 
@@ -539,6 +599,43 @@ fn down(status: &UnitStatus, result: &str) -> UnitStatus {
         invocation: Some("ours".to_owned()),
         result: result.to_owned(),
         ..status.clone()
+    }
+}
+
+impl Probe for Handle {
+    fn learn(&mut self, _: &UnitName, _: &UnitStatus) -> Result<(), String> {
+        match self.0.borrow().requests {
+            Requests::Uncounted => Err("pool 'www' has no status page: add 'pm.status_path'".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn in_flight(&mut self, _: &[u16]) -> Result<u64, String> {
+        let mut world = self.0.borrow_mut();
+        world.event("in flight");
+        world.tick(ms(1));
+        match &world.requests {
+            Requests::EndAt(ends) => Ok(ends.iter().filter(|end| **end > world.now).count() as u64),
+            Requests::Uncounted | Requests::Silent => Err("the status page timed out".to_owned()),
+        }
+    }
+
+    fn ready(&mut self, unit: &UnitName) -> Result<(), String> {
+        let mut world = self.0.borrow_mut();
+        world.event("ready");
+        let started = world.units[unit.as_str()].2;
+        match world.serves_after {
+            Some(time) if world.now >= started + time => Ok(()),
+            _ => Err("no answer to ping".to_owned()),
+        }
+    }
+
+    fn answers(&mut self, _: &str) -> Result<(), String> {
+        let world = self.0.borrow();
+        match world.answers_from {
+            Some(time) if world.now >= time => Ok(()),
+            _ => Err("status 503".to_owned()),
+        }
     }
 }
 
@@ -562,6 +659,13 @@ impl Journal for Handle {
             world.journal = None;
         }
         Ok(())
+    }
+
+    fn is_ours(&mut self) -> Result<(), JournalError> {
+        match self.0.borrow().lock_lost {
+            true => Err(JournalError("the lock of this host is gone".to_owned())),
+            false => Ok(()),
+        }
     }
 }
 
@@ -668,13 +772,27 @@ impl Scene {
             journal: None,
             disk_full: false,
             slots: Slot::Free,
+            lock_lost: false,
+            store_kind: "etcd",
+            counted: Vec::new(),
+            requests: Requests::Uncounted,
+            serves_after: Some(ms(0)),
+            answers_from: Some(ms(0)),
         };
         let job = Job {
-            place: Some(Place { host: Fqdn::new(HOST).unwrap(), data_centre: tag("eqiad"), pools: Vec::new() }),
+            place: Some(Place {
+                host: Fqdn::new(HOST).unwrap(),
+                data_centre: tag("eqiad"),
+                pools: Vec::new(),
+                unnamed: BTreeSet::new(),
+            }),
             units: Vec::new(),
             action: Action::Restart,
             grace: ms(3000),
+            drain_timeout: ms(0),
+            require_drained: false,
             settle: ms(500),
+            ready: ms(5000),
             allowed: ms(15_000),
             longest_pause: ms(3000),
             quorum: None,
@@ -682,7 +800,7 @@ impl Scene {
             min_pooled: Share::Count(0),
             limit: None,
             slot_timeout: ms(60_000),
-            counts_against: None,
+            counts_against: Vec::new(),
             origin: Origin {
                 run: "4f2a".to_owned(),
                 boot: "boot".to_owned(),
@@ -690,9 +808,10 @@ impl Scene {
                 since: "2026-11-23T10:00:00Z".to_owned(),
                 user: Some("alice".to_owned()),
                 reason: None,
+                files: Files::default(),
             },
             way_back: "safe-service-restart --pool --pools api".to_owned(),
-            held: None,
+            left: None,
         };
         let scene = Self { job, handle: Handle(Rc::new(RefCell::new(world))) };
         scene.pool("api", &["lb1", "lb2"], Pooled::Yes).unit("php", Unit::Good)
@@ -709,6 +828,7 @@ impl Scene {
             port: 80,
             balancers: balancers.iter().map(balancer).collect(),
             min_pooled: None,
+            ready_url: None,
         });
         pools.sort_by(|one, other| one.name.cmp(&other.name));
         let mut world = self.handle.0.borrow_mut();
@@ -782,14 +902,22 @@ impl Scene {
         self.run(sequence::safe_restart)
     }
 
+    /// A recovery of what is in the journal.
+    pub fn recover(&mut self) -> Ended<'_> {
+        self.job.left = self.handle.0.borrow().journal.clone();
+        assert!(self.job.left.is_some(), "nothing to recover");
+        self.run(sequence::recover)
+    }
+
     pub fn run(&self, what: impl for<'p> FnOnce(&'p Job, Parts<'p>) -> Report) -> Ended<'_> {
         let (mut store, mut balancers, mut services) = (self.handle.clone(), self.handle.clone(), self.handle.clone());
-        let (mut journal, mut slots) = (self.handle.clone(), self.handle.clone());
+        let (mut journal, mut slots, mut probe) = (self.handle.clone(), self.handle.clone(), self.handle.clone());
         let began = self.handle.now();
         let parts = Parts {
             store: &mut store,
             balancers: &mut balancers,
             services: &mut services,
+            probe: &mut probe,
             journal: &mut journal,
             slots: Some(&mut slots),
             clock: &self.handle,

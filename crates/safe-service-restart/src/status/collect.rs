@@ -35,8 +35,11 @@ pub(super) fn everything(cli: &Cli) -> Status {
     look_at_units(cli, &mut status, record.as_ref());
     status.way_back = status.left().and_then(|left| match left.what {
         What::UnderWay => None,
-        What::Interrupted => Some(settings::way_to_recover(cli)),
-        What::Held => Some(settings::way_back_to(cli, &left.pools)),
+        What::Interrupted => Some("safe-service-restart --recover".to_owned()),
+        What::Held => {
+            let files = record.as_ref().map_or_else(|| settings::files(cli), |record| record.files.clone());
+            Some(settings::way_back_to(cli, &files, &left.pools))
+        }
     });
     status
 }

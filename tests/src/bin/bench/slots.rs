@@ -16,7 +16,7 @@ use host::JournalFile;
 use host::ids::MachineId;
 use host::journal::Found;
 use poolcounter::{Backends, Key, Poolcounter};
-use restart_core::{Fqdn, Journal as _, Phase, Record, Slots};
+use restart_core::{Fqdn, Phase, Record, Slots};
 use testbed::conftool::host_files;
 use testbed::etcd::{Access, Driver, Etcd};
 use testbed::poolcounterd::{PORT, Poolcounterd};

@@ -1,0 +1,51 @@
+//! What callers may write that ends in logs and reports: a reason, and the name of a run. Bounded, and without what could forge a
+//! line of its own; the journal and JSON escape the rest.
+
+/// The bytes a reason may take in a log line.
+const LONGEST_REASON: usize = 512;
+/// The characters of a run's name. Those that these tools make have 32.
+const LONGEST_RUN: usize = 64;
+
+/// Reads a reason: one line, of a length that one can read.
+pub fn reason(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("has a control character or more than one line".to_owned());
+    }
+    if text.len() > LONGEST_REASON {
+        return Err(format!("longer than {LONGEST_REASON} bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads the name of a run: letters, digits and hyphens.
+pub fn run_id(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if text.is_empty() || text.len() > LONGEST_RUN || !text.chars().all(fits) {
+        return Err(format!("not up to {LONGEST_RUN} letters, digits and hyphens"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_of_a_bounded_length() {
+        assert_eq!(reason("deploy of 1.43, \"na\u{ef}ve\""), Ok("deploy of 1.43, \"na\u{ef}ve\"".to_owned()));
+        let long = "x".repeat(513);
+        for text in ["two\nlines", "\u{1b}[2J", "\u{7f}", "\u{85}", &long] {
+            assert!(reason(text).is_err(), "{text:?} passed");
+        }
+    }
+
+    #[test]
+    fn a_run_is_named_by_letters_digits_and_hyphens() {
+        for text in ["4f2a", "r-2026-11-23", &"a".repeat(64)] {
+            assert_eq!(run_id(text).as_deref(), Ok(text));
+        }
+        for text in ["", "a b", "a/b", "a;b", "\u{e9}", &"a".repeat(65)] {
+            assert!(run_id(text).is_err(), "{text:?} passed");
+        }
+    }
+}

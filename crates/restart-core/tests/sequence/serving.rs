@@ -1,0 +1,181 @@
+//! Requests in flight before the restart, and whether the service serves after it.
+
+use std::time::Duration;
+
+use restart_core::{ExitCode, Phase, Signal};
+
+use crate::world::{Ended, Requests, Scene, Unit, World, ms};
+
+/// How long this phase took.
+fn took(ended: &Ended<'_>, phase: &str) -> Duration {
+    let phase = ended.report.phases.iter().find(|report| report.phase == phase);
+    phase.unwrap_or_else(|| panic!("no such phase: {}", ended.story())).seconds
+}
+
+/// A scene in which requests are in flight that end this long after the drain began.
+fn in_flight(ends: &[u64]) -> Scene {
+    let ends: Vec<Duration> = ends.iter().map(|end| ms(*end)).collect();
+    Scene::new().with(|world| world.requests = Requests::EndAt(Vec::new())).at("in flight", move |world| {
+        let now = world.time();
+        world.requests = Requests::EndAt(ends.into_iter().map(|end| now + end).collect());
+    })
+}
+
+#[test]
+fn with_nothing_in_flight_the_grace_period_ends_after_two_looks() {
+    let scene = in_flight(&[]);
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert!(took(&ended, "drain") < ms(110), "{}", ended.story());
+    assert_eq!(ended.report.in_flight, Some(0));
+}
+
+#[test]
+fn one_look_with_nothing_in_flight_is_not_enough() {
+    let scene = in_flight(&[]).at("sleep", |world| {
+        let end = world.time() + ms(1000);
+        world.requests = Requests::EndAt(vec![end]);
+    });
+    let scene = scene.job(|job| job.grace = ms(3000));
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert!(took(&ended, "drain") > ms(1000), "{}", ended.story());
+}
+
+#[test]
+fn requests_in_flight_are_awaited_and_not_longer() {
+    let scene = in_flight(&[200, 1500]);
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    let drain = took(&ended, "drain");
+    assert!(drain > ms(1500) && drain < ms(1800), "{}", ended.story());
+    assert_eq!(ended.report.in_flight, Some(0));
+}
+
+#[test]
+fn what_is_in_flight_at_the_end_of_the_grace_period_is_reported_by_count() {
+    let scene = in_flight(&[200, 9000, 9000]);
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert!(took(&ended, "drain") < ms(3100), "{}", ended.story());
+    assert_eq!(ended.report.in_flight, Some(2));
+    ended.says("2 requests are still in flight");
+}
+
+#[test]
+fn a_drain_timeout_allows_more_and_is_not_waited_for_when_nothing_is_in_flight() {
+    let with = |ends| in_flight(ends).job(|job| job.drain_timeout = ms(30_000));
+    let scene = with(&[9000]);
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    let drain = took(&ended, "drain");
+    assert!(drain > ms(9000) && drain < ms(9400), "{}", ended.story());
+    let scene = with(&[]);
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert!(took(&ended, "drain") < ms(110), "{}", ended.story());
+}
+
+#[test]
+fn a_host_that_has_to_be_drained_and_is_not_is_put_back_unrestarted() {
+    let scene = in_flight(&[9000]).job(|job| job.require_drained = true);
+    let ended = scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]).leaves("api", "yes w10");
+    ended.says("not drained after 3s: 1 request is still in flight");
+}
+
+#[test]
+fn a_service_too_busy_to_say_gets_the_whole_time_and_is_not_drained() {
+    let silent = || Scene::new().with(|world| world.requests = Requests::Silent);
+    let scene = silent().job(|job| job.drain_timeout = ms(8000));
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert!(took(&ended, "drain") >= ms(8000), "{}", ended.story());
+    assert_eq!(ended.report.in_flight, None);
+    ended.says("cannot be told how many");
+    let scene = silent().job(|job| job.require_drained = true);
+    scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]);
+}
+
+#[test]
+fn where_nobody_counts_time_alone_decides_and_what_to_configure_is_said() {
+    let scene = Scene::new().job(|job| job.drain_timeout = ms(30_000));
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert_eq!(took(&ended, "drain"), ms(3000));
+    ended.says("add 'pm.status_path'");
+}
+
+#[test]
+fn a_drained_host_cannot_be_required_where_nobody_counts() {
+    let scene = Scene::new().job(|job| job.require_drained = true);
+    scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("add 'pm.status_path'");
+}
+
+#[test]
+fn a_drained_host_is_looked_for_even_without_a_grace_period() {
+    let scene = in_flight(&[9000]).job(|job| (job.grace, job.require_drained) = (ms(0), true));
+    scene.safe_restart().exits(ExitCode::Failed).leaves("api", "yes w10");
+}
+
+#[test]
+fn a_signal_ends_the_drain() {
+    let scene = in_flight(&[2500]).after("in flight", ms(500), |world: &mut World| world.signal(Signal::Terminate));
+    let ended = scene.safe_restart().leaves("api", "yes w10").did(&["no api", "yes api"]);
+    assert!(took(&ended, "drain") < ms(700), "{}", ended.story());
+}
+
+#[test]
+fn a_host_goes_back_only_when_its_unit_serves() {
+    let scene = Scene::new().with(|world| world.serves_after = Some(ms(2000)));
+    let scene = scene.at("before write yes api", |world| {
+        let started = world.units["php.service"].2;
+        assert!(world.time() >= started + ms(2000), "put back before it serves");
+    });
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10");
+}
+
+#[test]
+fn a_unit_that_runs_and_does_not_serve_leaves_the_host_depooled() {
+    let scene = Scene::new().with(|world| world.serves_after = None);
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10");
+    ended.says("it runs, and is not ready: no answer to ping");
+}
+
+#[test]
+fn a_unit_that_ends_before_it_serves_is_not_waited_for() {
+    let scene = Scene::new().unit("php", Unit::DiesAfter(ms(1000))).with(|world| world.serves_after = None);
+    let ended = scene.job(|job| job.ready = ms(60_000));
+    let ended = ended.safe_restart().exits(ExitCode::LeftDepooled).says("it is failed; before that: no answer to ping");
+    assert!(took(&ended, "restart") < ms(2000), "{}", ended.story());
+}
+
+#[test]
+fn a_second_signal_ends_the_wait_for_a_unit_that_does_not_serve() {
+    let scene = Scene::new().job(|job| job.ready = ms(60_000)).with(|world| world.serves_after = None);
+    let scene = scene.after("ready", ms(1000), |world| {
+        world.signal(Signal::Interrupt);
+        world.signal(Signal::Interrupt);
+    });
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).says("because of a second SIGINT");
+    assert!(took(&ended, "restart") < ms(3000), "{}", ended.story());
+}
+
+fn with_url(scene: Scene) -> Scene {
+    scene.pools(|pools| pools[0].ready_url = Some("http://localhost/ready".to_owned()))
+}
+
+#[test]
+fn an_address_that_has_to_answer_is_awaited() {
+    let scene = with_url(Scene::new()).at("restart php.service", |world| {
+        let later = world.time() + ms(3000);
+        world.answers_from = Some(later);
+    });
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10");
+    let scene = with_url(Scene::new()).with(|world| world.answers_from = None);
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10");
+    ended.says("'http://localhost/ready', by which pool 'api' is known to be ready, does not answer: status 503");
+}
+
+#[test]
+fn a_recovery_puts_no_host_back_that_does_not_serve() {
+    for scene in [with_url(Scene::new()), Scene::new()] {
+        let scene = scene.at("sleep", World::freeze);
+        scene.safe_restart();
+        scene.handle.0.borrow_mut().thaw();
+        let mut scene = scene.with(|world| (world.serves_after, world.answers_from) = (None, None));
+        scene.recover().exits(ExitCode::LeftDepooled);
+        assert_eq!(scene.handle.0.borrow().journal.as_ref().map(|record| record.phase), Some(Phase::Held));
+    }
+}
