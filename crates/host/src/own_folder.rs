@@ -69,6 +69,11 @@ impl OwnFolder {
         FolderError::Io { what, path: self.path(name), purpose: self.purpose, source }
     }
 
+    /// Another descriptor of the same open folder.
+    pub(crate) fn try_clone(&self) -> io::Result<File> {
+        self.handle.try_clone()
+    }
+
     /// The open folder itself.
     pub(crate) fn into_handle(self) -> File {
         self.handle

@@ -1,6 +1,8 @@
 //! systemd, asked through `systemctl`: one process for each question, no environment, no terminal, a process group of its
 //! own (Ctrl-C at our terminal does not cut a restart short), and a bound on every wait.
 
+mod enabled;
+
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
