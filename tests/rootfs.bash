@@ -8,7 +8,7 @@ packages=(
   systemd systemd-sysv dbus
   php-fpm php8.2-opcache php8.2-apcu nginx-light
   sudo openssh-server
-  curl procps iproute2
+  curl jq procps iproute2
 )
 
 # Units that a host in a test has no use for. Each one costs boot time, or wakes up in the middle of a measurement, or

@@ -56,9 +56,9 @@ const ROWS: &[Row] = &[
     ("SIGKILL",             KILL,                   ".      KILL*   KILL*  KILL*    KILL*   KILL*   KILL*    KILL*   KILL*"),
     ("SIGSTOP, SIGKILL",    Fault::StopThenKill,    ".      KILL    KILL   KILL*    KILL    KILL    KILL*    KILL    KILL*"),
     ("etcd refused",        Fault::EtcdRefused,     "69*    69      5|69*  5*       5*      5       4*       4*      0|4*"),
-    ("etcd frozen",         Fault::EtcdFrozen,      "69*    69      5*     5        5*      5       4*       4       0|4"),
+    ("etcd frozen",         Fault::EtcdFrozen,      "69*    69      5|69*  5        5*      5       4*       4       0|4"),
     ("etcd restarted",      Fault::EtcdRestarted,   "0      0       0*     0|69     0*      0|69    0*       0       0*"),
-    ("etcd quorum lost",    Fault::QuorumLost,      "69*    69      5*     5        5*      5       4*       4*      0|4"),
+    ("etcd quorum lost",    Fault::QuorumLost,      "69*    69      5|69*  5        5*      5       4*       4*      0|4"),
     ("etcd password",       Fault::Password,        "78*    78      5|78*  5        5*      4|5     4*       4       0|4"),
     ("operator: weight",    Fault::Weight,          "0      0       0*     0*       0*      0       0*       0       0"),
     ("operator: yes",       Fault::OperatorYes,     ".      .       .      1*       1*      1*      0*       0       ."),
@@ -104,8 +104,8 @@ const ROWS: &[Row] = &[
 ];
 
 /// What is not here on purpose, printed below the table.
-pub const NOT_HERE: &str = "clock stepped: with the fake clock of crates/restart-core, since a clock of this machine is not \
-                            ours to set; the product measures time by CLOCK_MONOTONIC alone";
+pub const NOT_HERE: &str = "clock stepped: with a fake clock, in crates/restart-core/tests/sequence/signals.rs; a clock of this \
+                            machine is not ours to set, and the product measures time by CLOCK_MONOTONIC alone";
 
 const TERM: Fault = Fault::Signal(Signal::SIGTERM);
 const INT: Fault = Fault::Signal(Signal::SIGINT);

@@ -101,10 +101,6 @@ impl Victim {
     /// Brings the stand to where it begins.
     fn prepare(self, stand: &mut Stand) -> Result<()> {
         stand.reset()?;
-        if self == Self::Leased {
-            // The slot of the one before, which is free when its lease is over.
-            stand.forget_slots()?;
-        }
         if self == Self::Recovery {
             let arguments = format!("{} --grace-period 30", Self::Run.arguments().replace(" --grace-period 0", ""));
             let mut run = stand.start(&arguments.split_whitespace().collect::<Vec<_>>())?;

@@ -144,21 +144,15 @@ impl Fault {
         Ok(())
     }
 
+    /// Whether nothing can be written to etcd any more.
+    pub fn takes_etcd_away(self) -> bool {
+        matches!(self, Self::EtcdRefused | Self::EtcdFrozen | Self::QuorumLost | Self::Password)
+    }
+
     /// Whether it goes on when the run has ended, and keeps a recovery from coming to an end.
     pub fn lasts(self) -> bool {
-        matches!(
-            self,
-            Self::EtcdRefused
-                | Self::EtcdFrozen
-                | Self::QuorumLost
-                | Self::Password
-                | Self::Lb(_)
-                | Self::LbStale
-                | Self::LbHolds
-                | Self::LbDown
-                | Self::UnitFails
-                | Self::UnitHangs
-        )
+        let of_others = matches!(self, Self::Lb(_) | Self::LbStale | Self::LbHolds | Self::LbDown);
+        self.takes_etcd_away() || of_others || matches!(self, Self::UnitFails | Self::UnitHangs)
     }
 
     /// Whether load balancers may have sent at the moment when the unit was stopped: it was not our run that stopped it, or the

@@ -87,9 +87,10 @@ impl Phase {
             Self::Start | Self::Drain | Self::Settle => {}
         }
         let (own, words) = self.recipe();
-        let common = "--pools appservers --min-pooled 0 --max-concurrency 1 --slots poolcounter --slot-timeout 9 \
-                      --lb-timeout 4 --timeout 1.5 --wait 0.2";
+        let common = "--pools appservers --min-pooled 0 --max-concurrency 1 --slot-timeout 9 --lb-timeout 4 \
+                      --timeout 1.5 --wait 0.2 --slots";
         let mut arguments: Vec<&str> = common.split_whitespace().collect();
+        arguments.push(stand.slots);
         arguments.extend(["--services", UNIT]);
         arguments.extend(own);
         let mut run = stand.start(&arguments)?;

@@ -89,6 +89,8 @@ pub struct Stand {
     poolcounter_lost: bool,
     holder: Option<TcpStream>,
     services: bool,
+    /// Who grants slots: in etcd v3 its leases, unless the cell is about poolcounter.
+    pub slots: &'static str,
 }
 
 impl Stand {
@@ -108,13 +110,26 @@ impl Stand {
             .boot()?;
         let poolcounter = Poolcounterd::start()?;
         site.host(0).write("/etc/poolcounter-backends.yaml", &poolcounter.backend("pc1"))?;
-        Ok(Self { site, driver, kind, poolcounter, poolcounter_lost: false, holder: None, services: false })
+        Ok(Self {
+            site,
+            driver,
+            kind,
+            poolcounter,
+            poolcounter_lost: false,
+            holder: None,
+            services: false,
+            slots: "poolcounter",
+        })
     }
 
     /// Lifts every fault that there may be, puts everything right, and makes sure of it.
     pub fn reset(&mut self) -> Result<Seen> {
         self.lift()?;
         self.services = false;
+        if self.driver == Driver::V3 {
+            // Those of runs that were killed would be free only when their leases are over.
+            self.forget_slots()?;
+        }
         self.site.host(0).exec(&["bash", "-c", MEND])?.success()?;
         if self.raw()?.as_deref() != Some(OBJECT) {
             self.put(OBJECT)?;

@@ -5,21 +5,27 @@
 //! - `emergency`: `--force`, with nothing else alive;
 //! - `balancers`: every fault of a load balancer;
 //! - `store`: etcd away, frozen, with TLS and passwords, and what operators write meanwhile;
+//! - `drain`: requests in flight before the restart, and whether the service serves after it;
+//! - `php`: `restart-php-fpm`, as root calls it;
 //! - `units`: services that do not come up, or only seem to;
 //! - `refusals`: what must be an error before anything is changed;
 //! - `status`: how things stand, with parts of it away, for people and for Prometheus;
 //! - `nothing_forgotten`: runs that are killed, and never more than N at once;
+//! - `sudo`: `restart-php-fpm`, as the deploy user may call it;
 //! - `two_runs`: the lock, and signals.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod balancers;
+mod drain;
 mod emergency;
 mod main_job;
 mod nothing_forgotten;
+mod php;
 mod refusals;
 mod status;
 mod store;
+mod sudo;
 mod two_runs;
 mod units;
 
@@ -28,6 +34,11 @@ use std::time::Duration;
 use testbed::Result;
 use testbed::host::{Host, Output, Running};
 use testbed::site::{Builder, POOL, Site, UNIT};
+
+/// What a PHP-FPM needs to say how it is, and where that goes: behind Debian's own `www.conf`, whose pool it adds to.
+const POOL_FILE: &str = "/etc/php/8.2/fpm/pool.d/zz-pages.conf";
+const PAGES: &str =
+    "[www]\npm.status_path = /fpm-status\npm.status_listen = /run/php/status.sock\nping.path = /fpm-ping\n";
 
 const TOOL: &str = "/usr/sbin/safe-service-restart";
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use testbed::Result;
 use testbed::etcd::Driver;
 use testbed::host::Output;
+use testbed::poolcounterd::Poolcounterd;
 use testbed::pybal::Fault;
 use testbed::site::{POOL, Site, UNIT};
 
@@ -120,9 +121,13 @@ fn what_an_operator_depooled_is_told_from_what_we_did() -> Result<()> {
     site.wait_pooled(0, false)?;
     let seen = status(&site, &[])?;
     expect(&seen, 0);
-    assert_eq!(seen.stdout.lines().next(), Some("mw1.eqiad.test is OUT OF SERVICE, and not because of us"), "{seen}");
+    let headline = "mw1.eqiad.test is OUT OF SERVICE: no run of ours waits to put it back (an operator's --depool, or \
+                    another tool's)";
+    assert_eq!(seen.stdout.lines().next(), Some(headline), "{seen}");
+    line(&seen, "pool ", "'no' in the store; 1 of 2 hosts is pooled");
+    line(&seen, "put back  safe-service-restart --pool --pools", POOL);
     let seen = object(&status(&site, &["--json", "--textfile", METRICS])?);
-    assert_eq!(seen["in_service"], "no");
+    assert_eq!((&seen["in_service"], &seen["state"]), (&json!("no"), &json!(headline)));
     assert_eq!((&seen["held"], &seen["out_seconds"]), (&json!(false), &json!(0)));
     assert_eq!(seen["pools"][0]["store"], json!({"state": "node", "pooled": "no", "pooled_hosts": 1, "hosts": 2}));
     assert_eq!(seen["pools"][0]["load_balancers"][0]["verdict"], "not-pooled");
@@ -181,6 +186,64 @@ fn a_run_is_under_way_until_it_is_killed_and_then_interrupted() -> Result<()> {
     expect(&site.host(0).exec(&[TOOL, "--recover", "--textfile", METRICS])?, 0);
     is(&figures(&site)?, &[("held", 0.0), ("interrupted", 0.0), ("out_seconds", 0.0)]);
     site.wait_pooled(0, true)
+}
+
+/// The lock lives as long as the systemctl that a killed run has started, and nobody brings the host back before.
+#[test]
+fn a_run_that_is_killed_during_the_restart_is_interrupted_while_its_systemctl_has_the_lock() -> Result<()> {
+    let slow = "[Service]\nType=notify\nExecStartPre=/bin/sleep 6\n\
+                ExecStart=/bin/bash -c 'systemd-notify --ready; exec sleep infinity'\nNotifyAccess=all\n";
+    let site = site().each_host(move |host| host.unit("slow.service", slow)).boot()?;
+    site.host(0).exec(&["install", "-d", "/var/lib/node-exporter"])?.success()?;
+    let mut run = site.host(0).spawn(&[TOOL, "--pools", POOL, "--services", "slow", "--grace-period", "0"])?;
+    let starts = || Ok(site.host(0).property("slow", "ActiveState")? == "activating");
+    testbed::wait::until("the restart", SOON, starts)?;
+    run.signal(Signal::SIGKILL)?;
+    run.wait(SOON)?;
+    let seen = status(&site, &["--textfile", METRICS])?;
+    expect(&seen, 5);
+    let why = "by a run of ours that died; what it started still holds the lock, the recovery goes on after it";
+    line(&seen, "mw1.eqiad.test is OUT OF SERVICE: taken out since 20", why);
+    line(&seen, "put back  safe-service-restart --recover", "");
+    is(&figures(&site)?, &[("interrupted", 1.0), ("under_way", 0.0), ("held", 0.0)]);
+    let seen = object(&status(&site, &["--json"])?);
+    assert_eq!((&seen["journal"]["left"]["what"], &seen["interrupted"]), (&json!("orphaned"), &json!(true)));
+    assert_eq!(seen["lock"]["holder"]["process_is_there"], false);
+    testbed::wait::until("its systemctl to end", SOON, || {
+        Ok(object(&status(&site, &["--json"])?)["lock"]["state"] == "free")
+    })?;
+    expect(&site.host(0).exec(&[TOOL, "--recover"])?, 0);
+    site.wait_pooled(0, true)
+}
+
+#[test]
+fn poolcounter_says_how_many_have_a_slot_or_is_told_to_be_away() -> Result<()> {
+    let site = boot()?;
+    let mut daemon = Poolcounterd::start()?;
+    put(site.host(0), "/etc/poolcounter-backends.yaml", &daemon.backend("pc1"))?;
+    let arguments = ["--max-concurrency", "1", "--grace-period", "20"];
+    let mut run = start(&site, &arguments)?;
+    run.wait_for_stderr("for requests in flight", SOON)?;
+    let seen = object(&status(&site, &["--json"])?);
+    let counts = &seen["slots"]["daemons"][0];
+    assert_eq!((&counts["label"], &counts["holders"], &counts["waiters"]), (&json!("pc1"), &json!(1), &json!(0)));
+    run.signal(Signal::SIGTERM)?;
+    run.wait(SOON)?;
+    line(
+        &status(&site, &[])?,
+        "slots ",
+        "counts 0 held and 0 waited for, of all its limits together; it knows no names",
+    );
+    daemon.freeze()?;
+    let seen = status(&site, &[])?;
+    expect(&seen, 69);
+    line(&seen, "slots ", "does not answer <--");
+    line(&seen, "PROBLEM ", "no answer within 1s");
+    daemon.kill()?;
+    let seen = status(&site, &[])?;
+    expect(&seen, 69);
+    line(&seen, "PROBLEM ", "Connection refused (os error 111)");
+    Ok(())
 }
 
 #[test]
@@ -244,7 +307,7 @@ fn somebody_who_is_not_root_sees_what_the_files_permit() -> Result<()> {
     site.host(0).exec(&["chmod", "0644", "/etc/conftool/etcdrc"])?.success()?;
     let seen = as_nobody()?;
     expect(&seen, 77);
-    line(&seen, "pool ", "'no' in the store; 1 of 2 hosts are pooled");
+    line(&seen, "pool ", "'no' in the store; 1 of 2 hosts is pooled");
     Ok(())
 }
 
@@ -323,8 +386,23 @@ fn a_journal_set_aside_is_an_alarm_until_it_is_removed() -> Result<()> {
     expect(&status(&site, &["--textfile", METRICS])?, 1);
     is(&figures(&site)?, &[("journal_problem", 1.0)]);
     expect(&host.exec(&[TOOL, "--recover", "--textfile", METRICS])?, 1);
-    is(&figures(&site)?, &[("journal_problem", 1.0), ("held", 0.0)]);
+    let found = figures(&site)?;
+    is(&found, &[("journal_problem", 1.0), ("under_way", 0.0)]);
+    assert!(!found.contains_key("held") && !found.contains_key("out_seconds"), "nobody knows: {found:?}");
     expect(&status(&site, &[])?, 1);
+    // It may have been the record of a run that has the host out.
+    site.conftool().set(&site.node(0), "pooled=no")?;
+    site.wait_pooled(0, false)?;
+    let seen = status(&site, &[])?;
+    expect(&seen, 1);
+    let aside = "/var/lib/safe-service-restart/journal.set-aside-damaged-1.json";
+    let why = format!("whether because of us is not known: a journal was set aside as '{aside}'");
+    line(&seen, "mw1.eqiad.test is OUT OF SERVICE; ", &why);
+    line(&seen, "put back  safe-service-restart --pool --pools", POOL);
+    let seen = object(&status(&site, &["--json"])?);
+    assert_eq!(seen["journal"]["set_aside"], json!([{"path": aside, "flaw": "damaged"}]));
+    let way_back = seen["way_back"].as_str().unwrap();
+    expect(&host.exec(&way_back.split(' ').collect::<Vec<_>>())?, 0);
     host.exec(&["bash", "-c", "rm /var/lib/safe-service-restart/journal.set-aside-*"])?.success()?;
     expect(&status(&site, &["--textfile", METRICS])?, 0);
     is(&figures(&site)?, &[("journal_problem", 0.0)]);

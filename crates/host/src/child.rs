@@ -25,18 +25,18 @@ const LAST_READS: usize = 4 * (64 * 1024 / READ);
 
 /// How a program ended.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub struct Finished {
     /// Exit code or signal.
-    pub(crate) status: ExitStatus,
+    pub status: ExitStatus,
     /// The end of its standard output.
-    pub(crate) stdout: Vec<u8>,
+    pub stdout: Vec<u8>,
     /// The end of its standard error.
-    pub(crate) stderr: Vec<u8>,
+    pub stderr: Vec<u8>,
 }
 
 /// Why there is no end to report.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ChildError {
+pub enum ChildError {
     /// It could not be started.
     #[error("cannot run it: {0}")]
     Start(io::Error),
@@ -49,7 +49,7 @@ pub(crate) enum ChildError {
 }
 
 /// Runs `command` in a process group of its own, without input, for `at_most` that long.
-pub(crate) fn run(command: &mut Command, at_most: Duration) -> Result<Finished, ChildError> {
+pub fn run(command: &mut Command, at_most: Duration) -> Result<Finished, ChildError> {
     let deadline = Instant::now().checked_add(at_most);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(ChildError::Start)?;

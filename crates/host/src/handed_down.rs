@@ -6,7 +6,8 @@ impl Environment {
     /// The variables for a tool of ours, which takes the same as we did; every other is for it to do without.
     pub fn handed_down(&self) -> Vec<(&'static str, String)> {
         let user = self.sudo_user.as_ref().map(|user| ("SUDO_USER", user.clone()));
-        let stream = self.journal_stream.map(|stream| ("JOURNAL_STREAM", format!("{}:{}", stream.device, stream.inode)));
+        let stream =
+            self.journal_stream.map(|stream| ("JOURNAL_STREAM", format!("{}:{}", stream.device, stream.inode)));
         user.into_iter().chain(stream).collect()
     }
 }

@@ -6,7 +6,7 @@
 //! [`Monotonic`] answers `Clock`, [`Signals`] answers `Stop`, [`JournalFile`] answers `Journal`.
 
 pub mod address;
-mod child;
+pub mod child;
 pub mod clock;
 pub mod connections;
 pub mod duration;
@@ -29,7 +29,7 @@ pub mod syslog;
 mod systemctl;
 pub mod textfile;
 pub mod trusted;
-mod unit_status;
+pub mod unit_status;
 pub mod words;
 
 pub use clock::Monotonic;

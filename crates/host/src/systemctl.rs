@@ -12,7 +12,7 @@ use restart_core::{ServiceError, ServiceManager, UnitName, UnitStatus, Verb, spa
 
 use crate::child::{self, ChildError, Finished};
 use crate::printable::{printable, shortened};
-use crate::unit_status;
+use crate::unit_status::{self, UnitTimes};
 
 /// Where systemctl is: Debian since the merge of `/usr`, and hosts where `/bin` is still a folder of its own.
 const PLACES: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
@@ -44,6 +44,22 @@ impl Systemctl {
         let mut command = Command::new(&self.path);
         command.env_clear().args(["--no-ask-password", "--no-pager"]).args(arguments).args(["--", unit.as_str()]);
         command
+    }
+
+    /// When a unit came to be as it is.
+    pub fn times(&self, unit: &UnitName) -> Result<UnitTimes, ServiceError> {
+        // Seconds since 1970 (systemd 247 and later), which no time zone can change the meaning of.
+        let arguments = [
+            "--timestamp=unix",
+            "show",
+            "--property=ActiveState,ActiveEnterTimestamp,StateChangeTimestamp,ReloadResult",
+        ];
+        let finished = child::run(&mut self.command(&arguments, unit), SHOW).map_err(|error| self.unstarted(&error))?;
+        if !finished.status.success() {
+            return Err(ServiceError(words(&finished)));
+        }
+        unit_status::times(&String::from_utf8_lossy(&finished.stdout))
+            .map_err(|why| ServiceError(format!("cannot understand what systemctl shows of '{unit}': {why}")))
     }
 
     /// Why systemctl did not do what it was asked, as one line.

@@ -2,7 +2,7 @@
 //! [`UnitStatus`] and asks nobody anything. The samples in the tests are systemd 252's own.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use restart_core::{ActiveState, LoadState, UnitStatus};
 
@@ -34,6 +34,28 @@ pub(crate) fn parse(output: &str) -> Result<UnitStatus, String> {
     })
 }
 
+/// When a unit came to be as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitTimes {
+    /// Whether it runs.
+    pub active: ActiveState,
+    /// When it was last started; `None` if it never was since the machine's start.
+    pub started: Option<SystemTime>,
+    /// When it was last started, stopped or reloaded; `None` too if the last reload failed.
+    pub changed: Option<SystemTime>,
+}
+
+/// Reads the output of `systemctl show --timestamp=unix`.
+pub(crate) fn times(output: &str) -> Result<UnitTimes, String> {
+    let properties = Properties(output.lines().filter_map(|line| line.split_once('=')).collect());
+    Ok(UnitTimes {
+        active: active_state(properties.get("ActiveState")?),
+        started: properties.moment("ActiveEnterTimestamp")?,
+        // A reload that failed changes nothing else.
+        changed: properties.moment("StateChangeTimestamp")?.filter(|_| properties.get("ReloadResult") == Ok("success")),
+    })
+}
+
 struct Properties<'a>(HashMap<&'a str, &'a str>);
 
 impl<'a> Properties<'a> {
@@ -43,6 +65,17 @@ impl<'a> Properties<'a> {
 
     fn number(&self, name: &str) -> Result<u32, String> {
         self.get(name)?.parse().map_err(|_| format!("its {name} is no number"))
+    }
+
+    /// `@1795454175`, or nothing.
+    fn moment(&self, name: &str) -> Result<Option<SystemTime>, String> {
+        let text = self.get(name)?;
+        let seconds = text.strip_prefix('@').and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        match seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(seconds)) {
+            Some(time) => Ok(Some(time)),
+            None if text.is_empty() => Ok(None),
+            None => Err(format!("its {name} is no time")),
+        }
     }
 
     fn time(&self, name: &str) -> Result<Option<Duration>, String> {
@@ -207,6 +240,22 @@ mod tests {
             assert_eq!(parse(&without), Err(format!("it does not say {property}")));
         }
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn times_are_seconds_since_1970() {
+        let shown = "ActiveState=active\nActiveEnterTimestamp=@1795454175\nStateChangeTimestamp=@1795454180\n\
+            ReloadResult=success\n";
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let expected =
+            UnitTimes { active: ActiveState::Active, started: at(1_795_454_175), changed: at(1_795_454_180) };
+        assert_eq!(times(shown), Ok(expected));
+        let failed = shown.replace("ReloadResult=success", "ReloadResult=exit-code");
+        assert_eq!(times(&failed).map(|times| times.changed), Ok(None));
+        let never = "ActiveState=inactive\nActiveEnterTimestamp=\nStateChangeTimestamp=\n";
+        assert_eq!(times(never).map(|times| (times.started, times.changed)), Ok((None, None)));
+        let local = shown.replace("@1795454175", "Mon 2026-11-23 20:16:15 UTC");
+        assert_eq!(times(&local), Err("its ActiveEnterTimestamp is no time".to_owned()));
     }
 
     #[test]

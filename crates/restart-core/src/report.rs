@@ -160,6 +160,13 @@ impl Report {
         report
     }
 
+    /// A report of a run that found all of it done; `state` says what is so.
+    pub fn nothing_to_do(state: &str) -> Self {
+        let mut report = Self::new(None);
+        state.clone_into(&mut report.state);
+        report
+    }
+
     /// A report of a run that failed before it began.
     pub fn refused(failure: Failure) -> Self {
         let mut report = Self::nothing_done();

@@ -248,7 +248,9 @@ fn leave(run: &mut Run<'_>) -> Result<(), Abort> {
     run.see_known()?;
     run.open_journal()?;
     run.depool()?;
-    run.see_not_pooled()
+    run.see_not_pooled()?;
+    // Whoever has it now may be about to leave as well; there is still time to go back before requests are waited for.
+    Ok(run.slot_is_ours()?)
 }
 
 /// What a run looks at before its first write; a plan takes no slot.

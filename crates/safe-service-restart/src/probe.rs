@@ -2,14 +2,12 @@
 //! whatever the catalog names by an address that has to answer.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use host::connections;
-use host::trusted::{self, TrustError};
+use host::trusted;
 use load_balancer::http;
-use php_fpm::{CommandError, CommandLine, Files, Listed, Ping, Pool, StatusPage, discover};
+use php_fpm::{CommandError, CommandLine, Ping, Pool, ReadWith, StatusPage, discover};
 use restart_core::{Probe, UnitName, UnitStatus};
 
 /// How long one question may take. A service that is asked answers within milliseconds, unless it is too busy to be asked.
@@ -97,29 +95,7 @@ impl Probe for Services {
 
 /// The pools of a PHP-FPM, or why they cannot be told.
 fn pools(command: &CommandLine) -> Result<Vec<Pool>, String> {
-    discover(command, &mut Trusted).map(|configuration| configuration.pools).map_err(|error| error.to_string())
-}
-
-/// PHP-FPM's files, as far as root can believe them.
-struct Trusted;
-
-/// Why one was not opened.
-#[derive(Debug, thiserror::Error)]
-enum OpenError {
-    #[error(transparent)]
-    File(TrustError),
-    #[error("cannot list '{folder}': {source}")]
-    Folder { folder: String, source: io::Error },
-}
-
-impl Files for Trusted {
-    type Error = OpenError;
-
-    fn read(&mut self, path: &Path) -> Result<Option<String>, OpenError> {
-        trusted::read(path).map_err(OpenError::File)
-    }
-
-    fn list(&mut self, folder: &Path) -> Result<Vec<Listed>, OpenError> {
-        php_fpm::list(folder).map_err(|source| OpenError::Folder { folder: folder.display().to_string(), source })
-    }
+    discover(command, &mut ReadWith(trusted::read))
+        .map(|configuration| configuration.pools)
+        .map_err(|error| error.to_string())
 }

@@ -6,17 +6,22 @@
 mod collect;
 mod json;
 mod metrics;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::path::Path;
 
+use host::journal::SetAside;
+use host::output::print;
 use restart_core::{Balancer, ExitCode, Failure, Fqdn, Phase, PoolName, Pooled, Tag, UnitName, Verdict};
 use serde::Serialize;
 
 use crate::cli::Cli;
-use host::output::print;
+
+/// Who called a program that nobody called through sudo.
+const ROOT: &str = "root";
 
 /// Looks, and says what was seen. A line that nobody reads is no failure; figures that cannot be written are.
 pub fn show(cli: &Cli) -> ExitCode {
@@ -56,8 +61,8 @@ pub struct Status {
     host: Option<Fqdn>,
     data_centre: Option<Tag>,
     journal: Journal,
-    /// Journals that were set aside and are still there, a sentence each.
-    set_aside: Vec<String>,
+    /// Journals that were set aside and are still there.
+    set_aside: Vec<SetAside>,
     lock: Lock,
     store: Store,
     pools: Vec<Pool>,
@@ -67,7 +72,7 @@ pub struct Status {
     problems: Vec<Problem>,
     /// Worth a word, and no fault of this host: a broken entry of somebody else's pool.
     notes: Vec<String>,
-    /// The command that puts back what is held, or finishes what is interrupted.
+    /// The command that puts back what is out and not under way, or finishes what is interrupted.
     way_back: Option<String>,
 }
 
@@ -90,14 +95,16 @@ enum Journal {
 struct Left {
     /// Whether somebody is going to bring the host back.
     what: What,
+    /// Which host; not always the one that is asked about.
+    host: Fqdn,
     run: String,
     pid: u32,
-    /// Whether there is such a process now.
+    /// Whether that run is alive.
     process_is_there: bool,
     since: String,
     /// How long ago that is; `None` if it cannot be told: the clock was set.
     out_seconds: Option<u64>,
-    user: Option<String>,
+    user: String,
     reason: Option<String>,
     phase: Phase,
     pools: Vec<PoolName>,
@@ -112,6 +119,9 @@ enum What {
     UnderWay,
     /// The run died; `--recover` brings it back.
     Interrupted,
+    /// The same, but what the run started (a systemctl in the midst of a restart) still has the lock: `--recover` brings the host
+    /// back once that has ended.
+    Orphaned,
     /// On purpose: a unit does not run. Nobody brings it back but an operator, or the next run that succeeds.
     Held,
 }
@@ -123,7 +133,23 @@ enum Lock {
     #[default]
     Unknown,
     Free,
-    Held(Option<host::Holder>),
+    Held(Option<Holder>),
+}
+
+/// What the holder of the lock has said of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Holder {
+    #[serde(flatten)]
+    note: host::Holder,
+    /// Whether it is alive. If not, what it started has the lock.
+    process_is_there: bool,
+}
+
+impl Holder {
+    fn new(mut note: host::Holder, process_is_there: bool) -> Self {
+        note.user.get_or_insert_with(|| ROOT.to_owned());
+        Self { note, process_is_there }
+    }
 }
 
 /// Whether the store answered.
@@ -192,10 +218,21 @@ enum Slots {
     /// There is no lock service, or it could not be asked.
     #[default]
     Unknown,
-    /// poolcounterd counts them, and knows no names.
-    Poolcounter { file: String },
+    /// poolcounter's daemons count them, and know no names.
+    Poolcounter { file: String, daemons: Vec<Daemon> },
     /// etcd has them, by the name of the limit.
     Etcd { limits: Vec<Limit> },
+}
+
+/// A daemon of poolcounter that counts a limit of this host's pools; its figures are of all its limits together.
+#[derive(Debug, Clone, Serialize)]
+struct Daemon {
+    label: String,
+    host: String,
+    /// How many have a slot; `None`: it did not answer, and the problems say why.
+    holders: Option<u64>,
+    /// How many wait for one.
+    waiters: Option<u64>,
 }
 
 /// The slots of one limit.
@@ -302,30 +339,48 @@ impl Status {
         }
     }
 
-    fn is_left(&self, what: What) -> bool {
-        self.left().is_some_and(|left| left.what == what)
+    /// The same, if it is about the host that is asked about: a machine can have several names in the pools (`--host`).
+    fn ours(&self) -> Option<&Left> {
+        self.left().filter(|left| !self.is_of_another_host(left))
     }
 
-    /// The same for others; `None`: the journal could not be looked at, or not be understood.
-    fn journal_says(&self, what: What) -> Option<bool> {
+    fn is_of_another_host(&self, left: &Left) -> bool {
+        self.host.as_ref().is_some_and(|host| *host != left.host)
+    }
+
+    /// No journal tells of the host; one that was set aside may be about it.
+    fn may_be_forgotten(&self) -> bool {
+        matches!(self.journal, Journal::Empty) && !self.set_aside.is_empty()
+    }
+
+    /// Whether what the journal says is one of these, with what it has `left` for whoever asks; `None`: it could not be looked at,
+    /// or not be understood.
+    fn journal_says(&self, left: Option<&Left>, one_of: &[What]) -> Option<bool> {
         match self.journal {
             Journal::Unknown | Journal::Unusable(_) => None,
-            Journal::Empty | Journal::Left(_) => Some(self.is_left(what)),
+            Journal::Empty if self.may_be_forgotten() && !one_of.contains(&What::UnderWay) => None,
+            Journal::Empty | Journal::Left(_) => Some(left.is_some_and(|left| one_of.contains(&left.what))),
         }
     }
 
     /// How long the host has been out because of us; 0 if it is not.
-    fn out_seconds(&self) -> Option<u64> {
+    fn out_seconds(&self, left: Option<&Left>) -> Option<u64> {
         match &self.journal {
             Journal::Unknown | Journal::Unusable(_) => None,
-            Journal::Empty => Some(0),
-            Journal::Left(left) => left.out_seconds,
+            Journal::Empty if self.may_be_forgotten() => None,
+            Journal::Empty | Journal::Left(_) => left.map_or(Some(0), |left| left.out_seconds),
         }
     }
 
     /// A run works on the host, so that units and pools may be anything for a while.
     fn is_under_way(&self) -> bool {
-        self.is_left(What::UnderWay) || matches!(self.lock, Lock::Held(_))
+        self.left().is_some_and(|left| left.what == What::UnderWay) || matches!(self.lock, Lock::Held(_))
+    }
+
+    /// The pools that the store has this host out of, and that an operator can put it back into.
+    fn pools_out(&self) -> Vec<PoolName> {
+        let is_out = |pool: &&Pool| matches!(pool.store, InStore::Node { pooled: Pooled::No, .. });
+        self.pools.iter().filter(is_out).map(|pool| pool.pool.clone()).collect()
     }
 
     /// The worst of what was seen, in this order: held; interrupted; something that cannot be reached, or looked at, or is
@@ -346,11 +401,15 @@ impl Status {
 
     fn codes(&self) -> Vec<ExitCode> {
         let mut codes: Vec<ExitCode> = self.problems.iter().map(|problem| problem.failure.code).collect();
-        codes.extend(self.left().and_then(|left| match (left.what, left.phase) {
-            (What::UnderWay, _) => None,
-            (What::Held, _) => Some(ExitCode::LeftDepooled),
-            (What::Interrupted, Phase::BringingBack) => Some(ExitCode::RepoolUnconfirmed),
-            (What::Interrupted, _) => Some(ExitCode::PutBackUnconfirmed),
+        codes.extend(self.left().and_then(|left| match left.what {
+            What::UnderWay => None,
+            _ if self.is_of_another_host(left) => Some(ExitCode::Failed),
+            What::Held => Some(ExitCode::LeftDepooled),
+            // As the recovery has it: without units there was no restart to be done.
+            What::Interrupted | What::Orphaned if left.phase == Phase::BringingBack && !left.units.is_empty() => {
+                Some(ExitCode::RepoolUnconfirmed)
+            }
+            What::Interrupted | What::Orphaned => Some(ExitCode::PutBackUnconfirmed),
         }));
         if !self.set_aside.is_empty() || matches!(self.journal, Journal::Unusable(_)) {
             codes.push(ExitCode::Failed);

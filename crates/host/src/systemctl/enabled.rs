@@ -27,7 +27,9 @@ impl Systemctl {
 fn units(output: &str) -> Result<Vec<UnitName>, ServiceError> {
     let names = output.lines().filter_map(|line| line.split_ascii_whitespace().next());
     let mut units = names
-        .map(|name| UnitName::new(name).map_err(|error| ServiceError(format!("cannot use what systemctl lists: {error}"))))
+        .map(|name| {
+            UnitName::new(name).map_err(|error| ServiceError(format!("cannot use what systemctl lists: {error}")))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     units.sort();
     units.dedup();
@@ -45,6 +47,8 @@ mod tests {
         let names = |list| units(list).map(|units| units.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(names(list).unwrap(), ["php7.4-fpm.service", "php8.2-fpm.service"]);
         assert_eq!(names("").unwrap(), [""; 0]);
-        assert!(names("php@.service enabled enabled\n").unwrap_err().0.contains("'php@.service' is not a service unit"));
+        assert!(
+            names("php@.service enabled enabled\n").unwrap_err().0.contains("'php@.service' is not a service unit")
+        );
     }
 }

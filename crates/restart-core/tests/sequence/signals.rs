@@ -2,7 +2,7 @@
 
 use restart_core::{ExitCode, Signal};
 
-use crate::world::{Balance, Scene, Unit, World};
+use crate::world::{Balance, Scene, Unit, World, ms};
 
 fn terminate(world: &mut World) {
     world.signal(Signal::Terminate);
@@ -63,4 +63,32 @@ fn a_second_signal_ends_the_wait_for_a_unit_that_does_not_come_up() {
     });
     let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).did(&["no api", "restart php.service"]);
     ended.leaves("api", "no w10").says("was not waited for").says("not tried any more");
+}
+
+/// A machine that was paused, or a clock that was stepped under a process that trusts it: time leaps by an hour. Whatever was
+/// waited for is then late, and that is all: nothing is restarted that load balancers may send to, and nothing is forgotten.
+#[test]
+fn a_clock_that_leaps_ends_waits_and_promises_nothing() {
+    let moments = [
+        "list",
+        "no api",
+        "answers",
+        "sleep",
+        "read",
+        "keep",
+        "restart php.service",
+        "before write yes api",
+        "yes api",
+    ];
+    for moment in moments {
+        let scene = Scene::new().at(moment, |world| world.pass(ms(3_600_000)));
+        let ended = scene.safe_restart();
+        let world = scene.handle.0.borrow();
+        let (object, open) = (world.object("api"), world.journal.is_some());
+        assert!(object == "yes w10" || open, "forgotten after a leap at '{moment}': {}", ended.story());
+        let restarted = world.done.iter().any(|done| done == "restart php.service");
+        if ended.report.exit_code() == ExitCode::Done {
+            assert!(restarted && object == "yes w10" && !open, "a leap at '{moment}': {}", ended.story());
+        }
+    }
 }

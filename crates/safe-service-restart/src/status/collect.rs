@@ -9,16 +9,19 @@ use host::journal::Found;
 use host::{FolderError, JournalFile, Look, Systemctl, environment, ids, lock, trusted};
 use load_balancer::{AllAtOnce, PyBal};
 use restart_core::{
-    ActiveState, ExitCode, Failure, Listing, LoadState, Phase, PoolName, PoolPath, PoolStore, Pooled, Question, Record,
-    ServiceManager, StoreError, Tag, UnitName, Verdict, ask_once,
+    ActiveState, ExitCode, Failure, Fqdn, Listing, LoadState, Phase, PoolName, PoolPath, PoolStore, Pooled, Question,
+    Record, ServiceManager, StoreError, Tag, UnitName, Verdict, ask_once,
 };
 
-use super::{Asked, InStore, Journal, Left, Limit, Lock, Pool, Problem, Slots, Status, Store, Unit, What};
+use super::{Asked, Holder, InStore, Journal, Left, Lock, Pool, Problem, ROOT, Status, Store, Unit, What, slots};
 use crate::cli::Cli;
-use crate::settings;
+use crate::{held_journal, settings};
 
-/// How often the journal is read again because a run began or ended meanwhile.
+/// How often the journal is read because a run began or ended meanwhile.
 const LOOKS: u32 = 5;
+
+/// How much the kernel keeps of a process's name (proc(5), `comm`).
+const COMM: usize = 15;
 
 /// More than one request to a load balancer takes beyond its own bound.
 const SPARE: Duration = Duration::from_secs(1);
@@ -26,22 +29,36 @@ const SPARE: Duration = Duration::from_secs(1);
 /// All of it, in the order in which each part needs the one before.
 pub(super) fn everything(cli: &Cli) -> Status {
     let mut status = Status { time: now(), ..Status::default() };
-    let record = look_at_journal(&mut status);
+    let found = look_at_journal(&mut status);
+    let own_name = settings::own_name(cli);
+    // A record of this machine under another name tells nothing of the pools of this one.
+    let record = found.as_ref().filter(|record| own_name.as_ref().map_or(true, |name| *name == record.host));
     let mut names = cli.pools.clone();
-    if let Some(record) = &record {
+    if let Some(record) = record {
         names.extend(record.nodes.iter().flat_map(|node| node.pools.iter().cloned()));
     }
-    look_at_pools(cli, &mut status, &names, record.as_ref());
-    look_at_units(cli, &mut status, record.as_ref());
-    status.way_back = status.left().and_then(|left| match left.what {
-        What::UnderWay => None,
-        What::Interrupted => Some("safe-service-restart --recover".to_owned()),
-        What::Held => {
-            let files = record.as_ref().map_or_else(|| settings::files(cli), |record| record.files.clone());
+    look_at_pools(cli, &mut status, own_name, &names, record);
+    look_at_units(cli, &mut status, record);
+    status.way_back = way_back(cli, &status, record);
+    status
+}
+
+/// What somebody types who wants the host back, if nothing of ours is under way.
+pub(super) fn way_back(cli: &Cli, status: &Status, record: Option<&Record>) -> Option<String> {
+    match (&status.journal, status.ours().map(|left| left.what)) {
+        (_, Some(What::UnderWay)) => None,
+        (_, Some(What::Interrupted | What::Orphaned)) => Some("safe-service-restart --recover".to_owned()),
+        (Journal::Left(left), Some(What::Held)) => {
+            let files = record.map_or_else(|| settings::files(cli), |record| record.files.clone());
             Some(settings::way_back_to(cli, &files, &left.pools))
         }
-    });
-    status
+        // Nobody waits to do it: an operator's --depool, another tool's, or a run's whose journal was set aside.
+        (Journal::Empty | Journal::Unusable(_), _) if status.lock == Lock::Free => {
+            let pools = status.pools_out();
+            (!pools.is_empty()).then(|| settings::way_back_to(cli, &settings::files(cli), &pools))
+        }
+        (Journal::Empty | Journal::Unusable(_) | Journal::Left(_) | Journal::Unknown, _) => None,
+    }
 }
 
 /// Only what the journal says, and whether a run has the host.
@@ -71,76 +88,97 @@ fn look_at_journal(status: &mut Status) -> Option<Record> {
     };
     let file = JournalFile::new(Path::new(host::journal::FOLDER), machine);
     match file.set_aside() {
-        Ok(found) => status.set_aside = found.iter().map(ToString::to_string).collect(),
+        Ok(found) => status.set_aside = found,
         // Said below, by the look at the journal itself.
         Err(error) => log::debug!("{error}"),
     }
-    let (found, lock) = match journal_and_lock(&file) {
-        Ok((found, lock)) => (Some(found), lock),
+    let (found, is_alive, lock) = match at_one_moment(&file) {
+        Ok((found, is_alive, lock)) => (Some(found), is_alive, lock),
         Err(error) => {
             status.folder_problem("journal", &error);
-            (None, peek())
+            (None, false, look_at_lock())
         }
     };
-    status.lock = match lock {
-        Ok(Look::Free) => Lock::Free,
-        Ok(Look::Held(holder)) => Lock::Held(holder),
-        Err(error) => {
-            status.folder_problem("lock", &error);
-            Lock::Unknown
-        }
-    };
+    status.lock = lock.unwrap_or_else(|error| {
+        status.folder_problem("lock", &error);
+        Lock::Unknown
+    });
     match found? {
         Found::Nothing => status.journal = Journal::Empty,
         Found::Problem(problem) => status.journal = Journal::Unusable(problem.to_string()),
         Found::Record(record) => {
-            status.journal = Journal::Left(Box::new(left(&record, &status.lock, status.time)));
+            status.journal = Journal::Left(Box::new(left(&record, is_alive, &status.lock, status.time)));
             return Some(*record);
         }
     }
     None
 }
 
-/// The journal and the lock at one moment, without taking the lock: a run that lives holds it from before it writes its record
-/// until after it removes it, so a record that is the same before and after a look at the lock belongs to what the lock said.
-fn journal_and_lock(file: &JournalFile) -> Result<(Found, Result<Look, FolderError>), FolderError> {
+/// What is there at one moment: the journal, whether its run is alive, and the lock.
+type Moment = (Found, bool, Result<Lock, FolderError>);
+
+/// Without taking the lock: a run that lives holds it from before it writes its record until after it removes it, so a record that
+/// is the same before and after a look at the lock and at the processes belongs to what these said.
+fn at_one_moment(file: &JournalFile) -> Result<Moment, FolderError> {
     let mut before = file.look()?;
     for _ in 1..LOOKS {
-        let lock = peek();
+        let lock = look_at_lock();
+        let is_alive = matches!(&before, Found::Record(record) if held_journal::is_alive(record));
         let after = file.look()?;
         if before == after {
-            return Ok((after, lock));
+            return Ok((after, is_alive, lock));
         }
         before = after;
     }
-    Ok((before, peek()))
+    let is_alive = matches!(&before, Found::Record(record) if held_journal::is_alive(record));
+    Ok((before, is_alive, look_at_lock()))
 }
 
-fn peek() -> Result<Look, FolderError> {
-    lock::peek(Path::new(lock::FOLDER))
+fn look_at_lock() -> Result<Lock, FolderError> {
+    Ok(match lock::peek(Path::new(lock::FOLDER))? {
+        Look::Free => Lock::Free,
+        Look::Held(None) => Lock::Held(None),
+        Look::Held(Some(note)) => {
+            let is_there = is_there(&note);
+            Lock::Held(Some(Holder::new(note, is_there)))
+        }
+    })
 }
 
-fn left(record: &Record, lock: &Lock, now: u64) -> Left {
-    let there = ids::boot().is_ok_and(|boot| ids::is_there(&record.boot, record.pid, &boot));
-    let what = match (record.phase, lock) {
+/// Whether the holder of the lock is alive, and no other process that got its number. The lock does not outlive the boot.
+pub(super) fn is_there(note: &host::Holder) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", note.pid)).unwrap_or_default();
+    let tool: String = note.tool.chars().take(COMM).collect();
+    !tool.is_empty() && name.trim_end() == tool
+}
+
+/// What becomes of a host whose run wrote this phase last.
+pub(super) fn what(phase: Phase, is_alive: bool, lock: &Lock) -> What {
+    match lock {
         // Also while a recovery looks at it; a run that works on a held host writes another phase.
-        (Phase::Held, _) => What::Held,
-        (_, Lock::Held(_)) => What::UnderWay,
-        // Without a lock to look at, its process is the next best sign.
-        (_, Lock::Unknown) if there => What::UnderWay,
-        _ => What::Interrupted,
-    };
+        _ if phase == Phase::Held => What::Held,
+        // Whatever became of the lock: it goes on by itself.
+        _ if is_alive => What::UnderWay,
+        // A recovery, or the next run, finishes it.
+        Lock::Held(Some(holder)) if holder.process_is_there => What::UnderWay,
+        Lock::Held(_) => What::Orphaned,
+        Lock::Free | Lock::Unknown => What::Interrupted,
+    }
+}
+
+fn left(record: &Record, is_alive: bool, lock: &Lock, now: u64) -> Left {
     let mut pools: Vec<PoolName> = record.nodes.iter().flat_map(|node| node.pools.iter().cloned()).collect();
     pools.sort();
     pools.dedup();
     Left {
-        what,
+        what: what(record.phase, is_alive, lock),
+        host: record.host.clone(),
         run: record.run.clone(),
         pid: record.pid,
-        process_is_there: there,
+        process_is_there: is_alive,
         since: record.since.clone(),
         out_seconds: elapsed(&record.since, now),
-        user: record.user.clone(),
+        user: record.user.clone().unwrap_or_else(|| ROOT.to_owned()),
         reason: record.reason.clone(),
         phase: record.phase,
         pools,
@@ -149,8 +187,13 @@ fn left(record: &Record, lock: &Lock, now: u64) -> Left {
 }
 
 /// Catalog, store, load balancers, slots.
-fn look_at_pools(cli: &Cli, status: &mut Status, named: &[PoolName], record: Option<&Record>) {
-    let own_name = settings::own_name(cli);
+fn look_at_pools(
+    cli: &Cli,
+    status: &mut Status,
+    own_name: Result<Fqdn, Failure>,
+    named: &[PoolName],
+    record: Option<&Record>,
+) {
     if !settings::exists(&cli.catalog) && !settings::exists(&cli.config) && named.is_empty() {
         status.host = own_name.ok();
         status.notes.push(format!("'{}' does not exist: this host is in no pool", cli.catalog.display()));
@@ -178,9 +221,7 @@ fn look_at_pools(cli: &Cli, status: &mut Status, named: &[PoolName], record: Opt
     .ok();
     let pools = known_pools(cli, status, named);
     read_pools(cli, status, store.as_mut().map(|(_, store)| store), pools, named);
-    if let Some((settings, _)) = &store {
-        look_at_slots(cli, status, settings);
-    }
+    slots::look(cli, status, store.as_ref().map(|(settings, _)| settings), record);
 }
 
 /// A store that writes nothing, so that there is nothing to audit.
@@ -332,41 +373,6 @@ fn in_store(listing: &Listing, host: &restart_core::Fqdn) -> Result<InStore, Sto
     })
 }
 
-/// The slots of the limits that these pools have a part in.
-fn look_at_slots(cli: &Cli, status: &mut Status, store: &conftool::Settings) {
-    if cli.slots.as_deref() != Some("etcd") && settings::exists(&cli.poolcounter_config) {
-        status.slots = Slots::Poolcounter { file: cli.poolcounter_config.display().to_string() };
-        return;
-    }
-    // An answer there would be no news, and a wait.
-    if !store.has_leases() || status.store == Store::Down {
-        return;
-    }
-    let limits = match store.slot_holders() {
-        Ok(limits) => limits,
-        // A user of etcd who may not see them can be one whose runs need none.
-        Err(StoreError::Refused(why)) => {
-            status.notes.push(why);
-            return;
-        }
-        Err(error) => {
-            status.problem("slots", ExitCode::Unreachable, error.to_string());
-            return;
-        }
-    };
-    let Some(data_centre) = &status.data_centre else { return };
-    let prefix = format!("ServiceRestarter::{data_centre}::");
-    let pools: Vec<String> = status.pools.iter().map(|pool| format!("-{}-", pool.pool)).collect();
-    let ours = |limit: &String| {
-        // `pool1-pool2`: a name with a '-' in it may match more than it should, which shows a line too many.
-        let of = limit.strip_prefix(&prefix).map(|of| format!("-{of}-"));
-        of.is_some_and(|of| pools.iter().any(|pool| of.contains(pool.as_str())))
-    };
-    let limits = limits.into_iter().filter(|(limit, _)| ours(limit));
-    let limits = limits.map(|(limit, holders)| Limit { limit, holders }).collect();
-    status.slots = Slots::Etcd { limits };
-}
-
 /// The units named, and those that the journal names.
 fn look_at_units(cli: &Cli, status: &mut Status, record: Option<&Record>) {
     let mut units: Vec<UnitName> = Vec::new();
@@ -413,7 +419,7 @@ fn look_at_units(cli: &Cli, status: &mut Status, record: Option<&Record>) {
 }
 
 impl Status {
-    fn problem(&mut self, part: &'static str, code: ExitCode, message: String) {
+    pub(super) fn problem(&mut self, part: &'static str, code: ExitCode, message: String) {
         self.problems.push(Problem::new(part, Failure::new(code, message)));
     }
 

@@ -1,15 +1,19 @@
 //! The status for programs: one JSON object. Fields are added, never renamed; a word that is not known is a new one.
 
+use host::journal::{Flaw, SetAside};
+use host::printable;
 use restart_core::{Fqdn, Tag};
 use serde::Serialize;
 
-use super::{InService, Journal, Left, Lock, Pool, Problem, Slots, Status, Store, Unit, What};
+use super::{InService, Journal, Left, Lock, Pool, Problem, Slots, Status, Store, Unit, What, text};
 
 #[derive(Serialize)]
 struct Object<'a> {
     tool: &'static str,
     version: &'static str,
     exit_code: u8,
+    /// The first line of the text.
+    state: String,
     time: u64,
     host: Option<&'a Fqdn>,
     data_centre: Option<&'a Tag>,
@@ -37,7 +41,13 @@ struct JournalObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
     left: Option<&'a Left>,
-    set_aside: &'a [String],
+    set_aside: Vec<SetAsideObject>,
+}
+
+#[derive(Serialize)]
+struct SetAsideObject {
+    path: String,
+    flaw: Flaw,
 }
 
 #[derive(Serialize)]
@@ -60,20 +70,24 @@ pub(super) fn line(status: &Status) -> Result<String, serde_json::Error> {
         exit_code: failure.code.number(),
         message: &failure.message,
     });
+    let aside = |SetAside { path, flaw }: &SetAside| SetAsideObject { path: path.display().to_string(), flaw: *flaw };
+    let set_aside = status.set_aside.iter().map(aside).collect();
+    let ours = status.ours();
     serde_json::to_string(&Object {
         tool: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         exit_code: status.exit_code().number(),
+        state: printable(&text::headline(status)),
         time: status.time,
         host: status.host.as_ref(),
         data_centre: status.data_centre.as_ref(),
         in_service: status.in_service(),
         uncertain: status.is_uncertain(),
-        held: status.journal_says(What::Held),
-        interrupted: status.journal_says(What::Interrupted),
-        out_seconds: status.out_seconds(),
+        held: status.journal_says(ours, &[What::Held]),
+        interrupted: status.journal_says(ours, &[What::Interrupted, What::Orphaned]),
+        out_seconds: status.out_seconds(ours),
         way_back: status.way_back.as_deref(),
-        journal: JournalObject { state, why, left: status.left(), set_aside: &status.set_aside },
+        journal: JournalObject { state, why, left: status.left(), set_aside },
         lock: &status.lock,
         store: &status.store,
         pools: &status.pools,

@@ -40,7 +40,8 @@ pub(super) fn figures(status: &Status) -> String {
 }
 
 fn metrics(status: &Status) -> Vec<Metric> {
-    let journal = |what| plain(status.journal_says(what).map(u64::from));
+    // Of this machine, whatever name it was asked about: an alarm must not depend on that.
+    let journal = |one_of: &[What]| plain(status.journal_says(status.left(), one_of).map(u64::from));
     let pooled = status.pools.iter().filter_map(|pool| {
         let value = match pool.store {
             InStore::Node { pooled, .. } => u64::from(pooled == Pooled::Yes),
@@ -69,17 +70,21 @@ fn metrics(status: &Status) -> Vec<Metric> {
     let problem = !status.set_aside.is_empty() || matches!(status.journal, Journal::Unusable(_));
     let readable = !matches!(status.journal, Journal::Unknown);
     vec![
-        metric("held", "Whether the host is held out of its pools because a unit does not run.", journal(What::Held)),
+        metric(
+            "held",
+            "Whether the host is held out of its pools because a unit does not run.",
+            journal(&[What::Held]),
+        ),
         metric(
             "interrupted",
             "Whether a run died with the host out of its pools, and was not finished yet.",
-            journal(What::Interrupted),
+            journal(&[What::Interrupted, What::Orphaned]),
         ),
-        metric("under_way", "Whether a run has the host out of its pools now.", journal(What::UnderWay)),
+        metric("under_way", "Whether a run has the host out of its pools now.", journal(&[What::UnderWay])),
         metric(
             "out_seconds",
             "How long the host has been out of its pools because of a run, 0 if it is not.",
-            plain(status.out_seconds()),
+            plain(status.out_seconds(status.left())),
         ),
         metric(
             "journal_problem",

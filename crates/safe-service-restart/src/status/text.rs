@@ -1,10 +1,11 @@
 //! The status for somebody who was woken up: first whether the host is in service, and if not, why, and what puts it back; then
 //! one thing a line, in columns. What came from outside can neither forge a line nor move the cursor.
 
+use host::journal::SetAside;
 use host::printable;
 use restart_core::{Phase, Pooled, UnitName};
 
-use super::{InService, InStore, Journal, Left, Lock, Slots, Status, Store, What};
+use super::{Daemon, Holder, InService, InStore, Journal, Left, Lock, Pool, ROOT, Slots, Status, Store, What};
 
 /// A line in three columns: what it is about, which one, and how it stands.
 type Row = [String; 3];
@@ -13,11 +14,13 @@ type Row = [String; 3];
 pub(super) fn lines(status: &Status) -> Vec<String> {
     let mut lines = vec![headline(status)];
     let mut rows = Vec::new();
-    if let Some(left) = status.left() {
+    if let Some(left) = status.ours() {
         rows.extend(left_rows(left));
     }
     if let Some(command) = &status.way_back {
-        rows.push(row("put back", command, ""));
+        let first = status.ours().is_some_and(|left| left.what == What::Orphaned);
+        let when = if first { "  # does nothing before the lock is free" } else { "" };
+        rows.push(row("put back", &format!("{command}{when}"), ""));
     }
     rows.extend(pool_rows(status));
     for unit in &status.units {
@@ -26,9 +29,11 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
     }
     rows.push(row("lock", "", &lock(&status.lock)));
     rows.extend(slot_rows(&status.slots));
-    rows.push(row("journal", "", &journal(&status.journal)));
-    for sentence in &status.set_aside {
-        rows.push(row("journal", "", sentence));
+    rows.push(row("journal", "", &journal(status)));
+    for SetAside { path, flaw } in &status.set_aside {
+        let path = path.display();
+        let what_to_do = "put the host back if it should serve, then remove the file";
+        rows.push(row("journal", "", &format!("one that is {flaw} was set aside as '{path}': {what_to_do}")));
     }
     for problem in &status.problems {
         rows.push(row("PROBLEM", "", &format!("{}: {}", problem.part, problem.failure)));
@@ -41,7 +46,7 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
 }
 
 /// Whether the host is in service, and why not.
-fn headline(status: &Status) -> String {
+pub(super) fn headline(status: &Status) -> String {
     let host = status.host.as_ref().map_or("this host", |host| host.as_str());
     let service = status.in_service();
     let words = match service {
@@ -56,32 +61,56 @@ fn headline(status: &Status) -> String {
 }
 
 fn why(status: &Status, service: InService) -> String {
-    if let Some(left) = status.left() {
+    if let Some(left) = status.ours() {
         let long = left.out_seconds.map(|out| format!(" ({})", for_long(out))).unwrap_or_default();
         let since = format!("since {}{long}", left.since);
         return match (left.what, service) {
             (What::UnderWay, InService::Yes) => format!("; a run of ours is under way {since}"),
             (What::UnderWay, _) => format!(": a run of ours has it {since}"),
+            (What::Orphaned, service) => {
+                let though = if service == InService::Yes { ", though" } else { ":" };
+                let after = "what it started still holds the lock, the recovery goes on after it";
+                format!("{though} taken out {since} by a run of ours that died; {after}")
+            }
             // Somebody else pooled it; the journal stays until a run, or --pool, closes it.
             (_, InService::Yes) => format!(", though a run of ours took it out {since} and did not put it back"),
             (What::Held, _) => format!(": held by us {since}, on purpose"),
             (What::Interrupted, _) => format!(": taken out {since} by a run of ours that died"),
         };
     }
-    match (&status.journal, service) {
-        (_, InService::Yes | InService::NoPool | InService::Unknown) => "",
-        (Journal::Empty, _) => ", and not because of us",
-        (Journal::Unknown | Journal::Unusable(_), _) => "; whether because of us is not known",
-        (Journal::Left(_), _) => "",
+    if matches!(service, InService::Yes | InService::NoPool | InService::Unknown) {
+        return String::new();
     }
-    .to_owned()
+    match (&status.journal, status.set_aside.as_slice()) {
+        (Journal::Unknown | Journal::Unusable(_), _) => "; whether because of us is not known".to_owned(),
+        (Journal::Empty | Journal::Left(_), []) => without_us(status).to_owned(),
+        (Journal::Empty | Journal::Left(_), [first, others @ ..]) => {
+            let others = if others.is_empty() { String::new() } else { format!(", and {} more", others.len()) };
+            let path = first.path.display();
+            format!("; whether because of us is not known: a journal was set aside as '{path}'{others}")
+        }
+    }
+}
+
+/// Why a host is not in service that no run of ours wants back.
+fn without_us(status: &Status) -> &'static str {
+    let pooled = |wanted| {
+        let is = |pool: &Pool| matches!(pool.store, InStore::Node { pooled, .. } if pooled == wanted);
+        status.pools.iter().filter(|pool| is(pool)).count()
+    };
+    if pooled(Pooled::No) > 0 {
+        ": no run of ours waits to put it back (an operator's --depool, or another tool's)"
+    } else if pooled(Pooled::Yes) == status.pools.len() {
+        ", though the store says 'yes': no run of ours has anything to do with it"
+    } else {
+        ": no run of ours waits to put it back"
+    }
 }
 
 /// Who did it and why.
 fn left_rows(left: &Left) -> Vec<Row> {
-    let user = left.user.as_deref().unwrap_or("root");
     let there = if left.process_is_there || left.what == What::Held { "" } else { " (gone)" };
-    let mut rows = vec![row("by", &format!("'{user}', process {}{there}, run {}", left.pid, left.run), "")];
+    let mut rows = vec![row("by", &format!("'{}', process {}{there}, run {}", left.user, left.pid, left.run), "")];
     if let Some(reason) = left.reason.as_deref().filter(|reason| !reason.is_empty()) {
         rows.push(row("because", reason, ""));
     }
@@ -95,8 +124,8 @@ fn pool_rows(status: &Status) -> Vec<Row> {
             InStore::Unknown => "not known".to_owned(),
             InStore::Absent => format!("no object {} in the store", pool.node),
             InStore::Node { pooled, pooled_hosts, hosts } => {
-                let long = if *pooled == Pooled::Inactive { ", for long" } else { "" };
-                format!("'{pooled}' in the store{long}; {pooled_hosts} of {hosts} hosts are pooled")
+                let stays = if *pooled == Pooled::Inactive { ", which --pool leaves so" } else { "" };
+                format!("'{pooled}' in the store{stays}; {}", of_hosts(*pooled_hosts, *hosts))
             }
         };
         rows.push(row("pool", pool.pool.as_str(), &state));
@@ -120,11 +149,12 @@ fn lock(lock: &Lock) -> String {
         Lock::Unknown => "not known".to_owned(),
         Lock::Free => "free".to_owned(),
         Lock::Held(None) => "held; by whom, it has not said".to_owned(),
-        Lock::Held(Some(holder)) => {
-            let user = holder.user.as_deref().unwrap_or("root");
-            let reason = holder.reason.as_deref().map(|text| format!(", because: {text}"));
-            let host::Holder { pid, tool, since, .. } = holder;
-            format!("held by '{user}', process {pid} of {tool}, since {since}{}", reason.unwrap_or_default())
+        Lock::Held(Some(Holder { note, process_is_there })) => {
+            let host::Holder { pid, tool, since, user, reason } = note;
+            let user = user.as_deref().unwrap_or(ROOT);
+            let gone = if *process_is_there { "" } else { " (gone; what it started has the lock)" };
+            let reason = reason.as_deref().map(|text| format!(", because: {text}")).unwrap_or_default();
+            format!("held by '{user}', process {pid} of {tool}{gone}, since {since}{reason}")
         }
     }
 }
@@ -132,9 +162,11 @@ fn lock(lock: &Lock) -> String {
 fn slot_rows(slots: &Slots) -> Vec<Row> {
     match slots {
         Slots::Unknown => Vec::new(),
-        Slots::Poolcounter { file } => {
-            vec![row("slots", "", &format!("counted by poolcounter ('{file}'), which knows no names"))]
+        Slots::Poolcounter { file, daemons } if daemons.is_empty() => {
+            let why = format!("counted by poolcounter ('{file}'), by which daemon is not known without a pool");
+            vec![row("slots", "", &why)]
         }
+        Slots::Poolcounter { daemons, .. } => daemons.iter().map(daemon).collect(),
         Slots::Etcd { limits } if limits.is_empty() => vec![row("slots", "", "all free")],
         Slots::Etcd { limits } => limits
             .iter()
@@ -143,8 +175,26 @@ fn slot_rows(slots: &Slots) -> Vec<Row> {
     }
 }
 
-fn journal(journal: &Journal) -> String {
-    match journal {
+fn daemon(daemon: &Daemon) -> Row {
+    let Daemon { label, host, holders, waiters } = daemon;
+    let counts = match (holders, waiters) {
+        (Some(holders), Some(waiters)) => {
+            format!("counts {holders} held and {waiters} waited for, of all its limits together; it knows no names")
+        }
+        _ => "does not answer <--".to_owned(),
+    };
+    row("slots", "", &format!("poolcounter '{label}' ({host}) {counts}"))
+}
+
+/// `3 of 4 hosts are pooled`.
+fn of_hosts(pooled: usize, all: usize) -> String {
+    let hosts = if all == 1 { "host" } else { "hosts" };
+    let are = if pooled == 1 || all == 1 { "is" } else { "are" };
+    format!("{pooled} of {all} {hosts} {are} pooled")
+}
+
+fn journal(status: &Status) -> String {
+    match &status.journal {
         Journal::Unknown => "not known".to_owned(),
         Journal::Empty => "empty: no run left anything to be done".to_owned(),
         Journal::Unusable(sentence) => sentence.clone(),
@@ -158,7 +208,14 @@ fn journal(journal: &Journal) -> String {
                 Phase::Held => "it left the host out on purpose",
             };
             let units = if units.is_empty() { String::new() } else { format!(", for {}", units.join(", ")) };
-            format!("a run took the host out of {}{units}: {phase}", pools.join(", "))
+            let (of, about) = if status.is_of_another_host(left) {
+                let host = &left.host;
+                let see = format!("; see 'safe-service-restart --status --host {host}'");
+                (format!("another host, '{host}',"), see)
+            } else {
+                ("the host".to_owned(), String::new())
+            };
+            format!("a run took {of} out of {}{units}: {phase}{about}", pools.join(", "))
         }
     }
 }

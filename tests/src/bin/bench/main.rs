@@ -1,6 +1,7 @@
 //! What the project promises of its speed, measured on this machine in one run: each figure is a median over interleaved
 //! runs, beside what it is compared with. Nothing is asserted here; a goal that is missed is said to be.
 
+mod php;
 mod slots;
 
 use std::io::Write;
@@ -44,7 +45,9 @@ fn main() -> Result<()> {
     forced(&site)?;
     let bare = safe(&site)?;
     println!("  (bare systemctl restart in the same runs: {})", ms(bare));
-    under_load(&site)
+    under_load(&site)?;
+    drop(site);
+    php::php()
 }
 
 /// A site whose units may be started as often as one likes: the start limit would spoil what is measured, and what happens when it

@@ -1,0 +1,215 @@
+//! `/etc/restart-php-fpm.yaml`: what this host's PHP-FPM is part of, and how patiently it is restarted. Every key is in
+//! restart-php-fpm.yaml(5). A key that is not known is an error: a misspelt `max_concurrency` must not mean "no limit".
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use restart_core::{Fqdn, PoolName, Share, Tag, UnitName};
+use serde::de::{Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
+
+/// Where it is.
+pub const PATH: &str = "/etc/restart-php-fpm.yaml";
+
+/// What can stand in it; whatever does not is `None`, or empty.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// The pools to leave.
+    pub pools: Vec<PoolName>,
+    /// The units; every enabled `php*-fpm` unit if there is none.
+    pub services: Vec<UnitName>,
+    pub max_concurrency: Option<Limit>,
+    pub slots: Option<Slots>,
+    pub slot_timeout: Option<Time>,
+    pub poolcounter_config: Option<PathBuf>,
+    pub min_pooled: Option<Limit>,
+    /// How often, and how far apart at most, load balancers are asked.
+    pub retries: Option<u32>,
+    pub wait: Option<Time>,
+    pub lb_timeout: Option<Time>,
+    pub lb_quorum: Option<u16>,
+    pub timeout: Option<Time>,
+    pub grace_period: Option<Time>,
+    pub drain_timeout: Option<Time>,
+    pub require_drained: bool,
+    pub settle: Option<Time>,
+    pub ready_timeout: Option<Time>,
+    pub lock_timeout: Option<Time>,
+    pub catalog: Option<PathBuf>,
+    pub config: Option<PathBuf>,
+    pub dc: Option<Tag>,
+    pub host: Option<Fqdn>,
+    /// Whether PHP-FPM tests its configuration before it is restarted; it does unless this says no.
+    pub test: Option<bool>,
+}
+
+/// Who counts slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slots {
+    Poolcounter,
+    Etcd,
+}
+
+/// A span of time as it is typed: `5`, `0.5`, `500ms`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+/// A number of hosts, or a share: `3`, `10%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit(pub Share);
+
+impl File {
+    /// Reads the text of the file. The error names the line where that is known.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let options = serde_saphyr::options! { with_snippet: false, no_schema: true };
+        let parsed: Result<Option<Self>, serde_saphyr::Error> = serde_saphyr::from_str_with_options(text, options);
+        let file = parsed.map(Option::unwrap_or_default).map_err(|error| {
+            let words = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
+            let place = error.location().filter(|place| *place != serde_saphyr::Location::UNKNOWN);
+            host::printable(&match place {
+                Some(place) => format!("line {}: {words}", place.line()),
+                None => words,
+            })
+        })?;
+        if file.retries.is_some_and(|retries| !(1..=10_000).contains(&retries)) {
+            return Err("'retries' is not a number from 1 to 10000".to_owned());
+        }
+        for (name, time) in [("wait", &file.wait), ("lb_timeout", &file.lb_timeout), ("timeout", &file.timeout)] {
+            if time.as_ref().is_some_and(|time| time.0.as_millis() == 0) {
+                return Err(format!("'{name}' must be at least a millisecond"));
+            }
+        }
+        let paths =
+            [("catalog", &file.catalog), ("config", &file.config), ("poolcounter_config", &file.poolcounter_config)];
+        for (name, path) in paths {
+            if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+                return Err(format!("'{name}' is not an absolute path"));
+            }
+        }
+        if file.lb_quorum == Some(0) {
+            return Err("'lb_quorum' must be more than zero".to_owned());
+        }
+        Ok(file)
+    }
+}
+
+/// Takes a scalar, a number or a string, as the text that it is on a command line.
+struct Scalar<T>(&'static str, fn(&str) -> Result<T, String>);
+
+impl<T> Visitor<'_> for Scalar<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        self.1(text).map_err(|why| E::custom(format!("'{text}' is {why}")))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
+        u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))?;
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let visitor = Scalar("a time such as 5, 0.5 or 500ms", |text| host::duration::duration(text).map(Time));
+        deserializer.deserialize_any(visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let visitor = Scalar("a number of hosts such as 3, or a share such as 10%", |text| text.parse().map(Limit));
+        deserializer.deserialize_any(visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key() {
+        let text = "
+pools: [appservers, api-https]
+services: [php8.2-fpm, php7.4-fpm.service]
+max_concurrency: 10%
+slots: etcd
+slot_timeout: 5m
+poolcounter_config: /etc/pc.yaml
+min_pooled: 3
+retries: 7
+wait: 0.5
+lb_timeout: 30
+lb_quorum: 1
+timeout: 2
+grace_period: 0
+drain_timeout: 60s
+require_drained: true
+settle: 1
+ready_timeout: 20
+lock_timeout: 1m
+catalog: /etc/c.yaml
+config: /etc/d.yaml
+dc: eqiad
+host: mw1.eqiad.test
+test: false
+";
+        let file = File::parse(text).unwrap();
+        assert_eq!(file.pools.len(), 2);
+        assert_eq!(file.services[1].as_str(), "php7.4-fpm.service");
+        assert_eq!(file.max_concurrency, Some(Limit(Share::Percent(10))));
+        assert_eq!((file.min_pooled, file.retries), (Some(Limit(Share::Count(3))), Some(7)));
+        assert_eq!(
+            (file.wait, file.drain_timeout),
+            (Some(Time(Duration::from_millis(500))), Some(Time(Duration::from_secs(60))))
+        );
+        assert_eq!((file.slots, file.test, file.require_drained), (Some(Slots::Etcd), Some(false), true));
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        for text in ["", "# nothing\n", "---\n"] {
+            assert_eq!(File::parse(text), Ok(File::default()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (text, why) in [
+            ("pools: [a]\nmax-concurrency: 1\n", "line 2"),
+            ("max_concurency: 1\n", "max_concurency"),
+            ("pools: appservers\n", "line 1"),
+            ("pools: [a/b]\n", "a/b"),
+            ("services: [php.socket]\n", "php.socket"),
+            ("max_concurrency: many\n", "'many' is not a number of hosts"),
+            ("max_concurrency: -1\n", "-1"),
+            ("wait: 0\n", "'wait' must be at least a millisecond"),
+            ("wait: 0.0004\n", "'wait' must be"),
+            ("catalog: c.yaml\n", "'catalog' is not an absolute path"),
+            ("wait: [1]\n", "line 1"),
+            ("retries: 0\n", "'retries'"),
+            ("slots: zookeeper\n", "zookeeper"),
+            ("require_drained: perhaps\n", "line 1"),
+            ("- a\n", "line 1"),
+        ] {
+            let error = File::parse(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

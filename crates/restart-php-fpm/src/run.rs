@@ -1,0 +1,258 @@
+//! One run: what was asked for, the file, the checks, and then this process becomes `safe-service-restart`, so that signals and exit
+//! code are that program's own.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use host::journal::Found;
+use host::logging::{self, Verbosity};
+use host::output::{self, Context};
+use host::trusted::{self, TrustError};
+use host::{Environment, JournalFile, Look, Monotonic, Systemctl, environment, ids, lock};
+use restart_core::{Clock as _, ExitCode, Failure, Phase, Report, UnitName, span};
+
+use crate::check;
+use crate::cli::Cli;
+use crate::command::{Asked, arguments};
+use crate::file::{self, File, Time};
+use crate::request::Request;
+
+const TOOL: &str = env!("CARGO_PKG_NAME");
+/// The program that does it.
+const SAFE_SERVICE_RESTART: &str = "/usr/sbin/safe-service-restart";
+/// Where Puppet puts the catalog; a host that has one has pools to leave.
+const CATALOG: &str = "/etc/conftool/local_services.yaml";
+/// Where conftool has its configuration; likewise.
+const CONFIG: &str = "/etc/conftool/config.yaml";
+/// How long to wait for another run: as safe-service-restart does.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often to look meanwhile.
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
+/// The units of PHP-FPM, by Debian's names.
+const UNITS: &str = "php*-fpm.service";
+
+/// The program.
+pub fn main() -> std::process::ExitCode {
+    // First of all, while there is one thread: nothing below can be steered through the environment.
+    let environment = environment::take();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that has gone is no reason to fail.
+            let _ = error.print();
+            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return code(if asked_for { ExitCode::Done } else { ExitCode::Usage });
+        }
+    };
+    logging::start(TOOL, Verbosity::new(cli.quiet, cli.verbose), environment.journal_stream);
+    let (asked, wrong) = match cli.request.as_ref().map(|_| Request::read()) {
+        None => (Asked::typed(&cli), None),
+        Some(Ok(request)) => (Asked::sent(request), None),
+        Some(Err(why)) => (Asked::sent(Request::default()), Some(format!("the request cannot be used: {why}"))),
+    };
+    let report = match wrong {
+        Some(message) => Report::refused(Failure::new(ExitCode::Usage, message)),
+        None => run(&asked, &environment).unwrap_or_else(Report::refused),
+    };
+    output::conclude(&report);
+    if asked.json {
+        output::print_json(&context(&asked, &environment), &report);
+    }
+    code(report.exit_code())
+}
+
+fn code(code: ExitCode) -> std::process::ExitCode {
+    std::process::ExitCode::from(code.number())
+}
+
+fn context<'a>(asked: &'a Asked, environment: &'a Environment) -> Context<'a> {
+    Context {
+        tool: TOOL,
+        version: env!("CARGO_PKG_VERSION"),
+        action: if asked.request.reload { "reload" } else { "restart" },
+        force: asked.request.force,
+        dry_run: asked.dry_run,
+        reason: asked.request.reason.as_deref(),
+        user: environment.sudo_user.as_deref().filter(|user| *user != "root"),
+        fleet_run: asked.request.run.as_deref(),
+    }
+}
+
+/// Returns only if there was nothing to do, or if this process could not become the other.
+fn run(asked: &Asked, environment: &Environment) -> Result<Report, Failure> {
+    if !asked.dry_run && !environment::is_root() {
+        return Err(Failure::new(ExitCode::NotPermitted, "only root can restart PHP-FPM"));
+    }
+    let mut systemctl = Systemctl::new().map_err(|error| Failure::new(ExitCode::Unreachable, error.to_string()))?;
+    let file = match load() {
+        Ok(file) => file,
+        // Rule 6: an emergency depends on nothing but systemd.
+        Err(failure) if asked.request.force => {
+            log::warn!("--force: going on without the file of this host: {failure}");
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
+    let exists = file.is_some();
+    let file = file.unwrap_or_default();
+    let units = units(asked, &file, &mut systemctl)?;
+    if !asked.request.force {
+        must_name_pools(&file, exists)?;
+        if already_done(asked, &file, &units, &systemctl, environment)? {
+            return Ok(Report::nothing_to_do("every unit was restarted since, nothing was changed"));
+        }
+        // PHP-FPM opens its log for that, which is root's.
+        if file.test.unwrap_or(true) && environment::is_root() {
+            check::configurations(&mut systemctl, &units)?;
+        }
+    }
+    let error = safe_service_restart(&arguments(asked, &file, &units), environment).exec();
+    Err(cannot_run(&error))
+}
+
+/// The file of this host; `None` if there is none.
+fn load() -> Result<Option<File>, Failure> {
+    let untrusted = |error: TrustError| Failure::new(error.exit_code(), error.to_string());
+    let Some(text) = trusted::read(Path::new(file::PATH)).map_err(untrusted)? else { return Ok(None) };
+    let parsed = File::parse(&text);
+    parsed.map(Some).map_err(|why| Failure::new(ExitCode::Configuration, format!("'{}': {why}", file::PATH)))
+}
+
+/// The units that were named, else those of the file, else all that are enabled.
+fn units(asked: &Asked, file: &File, systemctl: &mut Systemctl) -> Result<Vec<UnitName>, Failure> {
+    // A sudo rule that allows any argument must not become one to restart any service.
+    if let Some(other) = asked.services.iter().find(|unit| !is_php_fpm(unit) && !file.services.contains(unit)) {
+        let message = format!("'{other}' is neither a php*-fpm unit nor named in '{}'", file::PATH);
+        return Err(Failure::new(ExitCode::Configuration, message));
+    }
+    let named = [&asked.services, &file.services].into_iter().find(|units| !units.is_empty());
+    if let Some(named) = named {
+        return Ok(named.clone());
+    }
+    let enabled = systemctl.enabled(UNITS).map_err(|error| {
+        Failure::new(ExitCode::Unreachable, format!("cannot find out which units are enabled: {error}"))
+    })?;
+    if enabled.is_empty() {
+        let message =
+            format!("no unit '{UNITS}' is enabled on this host: name them, as 'services' in '{}'", file::PATH);
+        return Err(Failure::new(ExitCode::Configuration, message));
+    }
+    Ok(enabled)
+}
+
+/// Whether it has a name as PHP-FPM's units have, by the pattern [`UNITS`].
+fn is_php_fpm(unit: &UnitName) -> bool {
+    unit.as_str().starts_with("php") && unit.as_str().ends_with("-fpm.service")
+}
+
+/// A host that has a catalog or a store is in pools, and a restart without leaving them would cost requests.
+fn must_name_pools(file: &File, exists: bool) -> Result<(), Failure> {
+    let wrong = |message: String| Err(Failure::new(ExitCode::Configuration, message));
+    for named in [&file.catalog, &file.config].into_iter().flatten() {
+        if !is_there(named) {
+            return wrong(format!("'{}' names '{}', which does not exist", file::PATH, named.display()));
+        }
+    }
+    let signs = [file.catalog.as_deref(), file.config.as_deref(), Some(Path::new(CATALOG)), Some(Path::new(CONFIG))];
+    match signs.into_iter().flatten().find(|path| is_there(path)) {
+        Some(sign) if file.pools.is_empty() => {
+            let what = if exists { "names no pools" } else { "does not exist" };
+            wrong(format!(
+                "'{}' {what}, and this host has '{}': name the pools to leave, or --force the restart",
+                file::PATH,
+                sign.display()
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether something is there, also if it cannot be looked at, and also a link that leads nowhere.
+fn is_there(path: &Path) -> bool {
+    !matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether `--unless-restarted-since` leaves nothing to do. What a run left that died is finished first: its restart counts.
+fn already_done(
+    asked: &Asked,
+    file: &File,
+    units: &[UnitName],
+    systemctl: &Systemctl,
+    environment: &Environment,
+) -> Result<bool, Failure> {
+    let Some(time) = asked.request.unless_restarted_since else { return Ok(false) };
+    if !asked.dry_run {
+        await_others(file)?;
+    }
+    if is_interrupted()? && !asked.dry_run {
+        log::info!("a run died on this host: finishing what it left");
+        let status = safe_service_restart(&["--recover".to_owned()], environment).stdout(Stdio::null()).status();
+        let status = status.map_err(|error| cannot_run(&error))?;
+        log::debug!("'{SAFE_SERVICE_RESTART} --recover': {status}");
+    }
+    if left_open()? {
+        log::info!("this host is out of its pools because of an earlier run: restarting once more");
+        return Ok(false);
+    }
+    match check::not_restarted_since(systemctl, units, time, asked.request.reload)? {
+        Some(unit) => {
+            log::debug!("'{unit}' was not restarted since");
+            Ok(false)
+        }
+        None => Ok(true),
+    }
+}
+
+/// What a run is doing on this host that is alive is judged when it has ended: it may be the restart that is asked for.
+fn await_others(file: &File) -> Result<(), Failure> {
+    let clock = Monotonic::new();
+    let at_most = file.lock_timeout.as_ref().map_or(LOCK_TIMEOUT, |Time(time)| *time);
+    let until = clock.now() + at_most;
+    let mut said = false;
+    loop {
+        let look = lock::peek(Path::new(lock::FOLDER));
+        let Look::Held(holder) = look.map_err(|error| Failure::new(error.exit_code(), error.to_string()))? else {
+            return Ok(());
+        };
+        let left = until.saturating_sub(clock.now());
+        let who = holder.map_or("who has not said", |_| "see 'safe-service-restart --status'");
+        if left.is_zero() {
+            return Err(Failure::new(ExitCode::TryLater, format!("another run holds this host: {who}")));
+        }
+        if !said {
+            said = true;
+            log::warn!("waiting for another run on this host to end, for at most {}: {who}", span(left));
+        }
+        clock.sleep(left.min(LOCK_PAUSE));
+    }
+}
+
+fn journal() -> Result<Found, Failure> {
+    let machine = ids::machine().map_err(|error| Failure::new(ExitCode::Configuration, error.to_string()))?;
+    let journal = JournalFile::new(Path::new(host::journal::FOLDER), machine);
+    journal.look().map_err(|error| Failure::new(error.exit_code(), error.to_string()))
+}
+
+fn is_interrupted() -> Result<bool, Failure> {
+    Ok(matches!(journal()?, Found::Record(record) if record.phase != Phase::Held))
+}
+
+fn left_open() -> Result<bool, Failure> {
+    Ok(!matches!(journal()?, Found::Nothing))
+}
+
+/// The program, with nothing of the environment but what is for its log.
+fn safe_service_restart(arguments: &[String], environment: &Environment) -> Command {
+    let mut command = Command::new(SAFE_SERVICE_RESTART);
+    command.env_clear().envs(environment.handed_down()).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn cannot_run(error: &io::Error) -> Failure {
+    Failure::new(ExitCode::Configuration, format!("cannot run '{SAFE_SERVICE_RESTART}': {error}"))
+}

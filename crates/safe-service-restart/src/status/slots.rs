@@ -1,0 +1,173 @@
+//! Who has a slot. etcd names its holders; poolcounter's daemons know figures alone, and each is asked for them once, all at the
+//! same time and for one second, over a connection that takes no slot.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use host::trusted;
+use poolcounter::wire::{Request, Stats};
+use poolcounter::{Backend, Backends, Key, PORT};
+use restart_core::{ExitCode, Failure, PoolName, Record, StoreError, span};
+
+use super::{Daemon, Limit, Slots, Status, Store};
+use crate::cli::Cli;
+
+/// How long the daemons may take, from the look-up of their names to the last byte.
+const AT_MOST: Duration = Duration::from_secs(1);
+
+/// The slots of the limits that this host's pools have a part in.
+pub(super) fn look(cli: &Cli, status: &mut Status, store: Option<&conftool::Settings>, record: Option<&Record>) {
+    if cli.slots.as_deref() != Some("etcd") {
+        match backends(&cli.poolcounter_config) {
+            Ok(Some(backends)) => return ask_daemons(cli, status, &backends, record),
+            Ok(None) => {}
+            Err(failure) => return status.problem("slots", failure.code, failure.message),
+        }
+    }
+    if let Some(store) = store {
+        look_at_leases(status, store);
+    }
+}
+
+/// The daemons of the file; `None` where there is no such file.
+fn backends(file: &Path) -> Result<Option<Backends>, Failure> {
+    let text = trusted::read(file).map_err(|error| Failure::new(error.exit_code(), error.to_string()))?;
+    let parse = |text: String| Backends::parse(file, &text);
+    text.map(parse).transpose().map_err(|error| Failure::new(ExitCode::Configuration, error.to_string()))
+}
+
+fn ask_daemons(cli: &Cli, status: &mut Status, backends: &Backends, record: Option<&Record>) {
+    let mut asked: Vec<&Backend> = Vec::new();
+    for key in limits(cli, status, record) {
+        let backend = backends.of(&key);
+        if !asked.contains(&backend) {
+            asked.push(backend);
+        }
+    }
+    let hosts = asked.iter().map(|backend| backend.host().to_owned()).collect();
+    let mut daemons = Vec::new();
+    for (backend, answer) in asked.into_iter().zip(ask_all(hosts, PORT, AT_MOST)) {
+        let stats = match answer {
+            Ok(stats) => Some(stats),
+            Err(why) => {
+                status.problem("slots", ExitCode::Unreachable, format!("cannot ask {backend}: {why}"));
+                None
+            }
+        };
+        daemons.push(Daemon {
+            label: backend.label().to_owned(),
+            host: backend.host().to_owned(),
+            holders: stats.map(|stats| stats.holders),
+            waiters: stats.map(|stats| stats.waiters),
+        });
+    }
+    status.slots = Slots::Poolcounter { file: cli.poolcounter_config.display().to_string(), daemons };
+}
+
+/// The limits that runs on this host are likely to count against: a limit is of all pools that a run names together.
+fn limits(cli: &Cli, status: &Status, record: Option<&Record>) -> Vec<Key> {
+    let Some(data_centre) = &status.data_centre else { return Vec::new() };
+    let mut groups: Vec<Vec<PoolName>> = vec![cli.pools.clone()];
+    groups.extend(record.map(|record| record.nodes.iter().flat_map(|node| node.pools.clone()).collect()));
+    if cli.pools.is_empty() {
+        groups.extend(status.pools.iter().map(|pool| vec![pool.pool.clone()]));
+    }
+    let named = groups.iter().filter(|pools| !pools.is_empty());
+    // One that is too long for a key can be no limit.
+    named.filter_map(|pools| Key::of_pools(data_centre, pools).ok()).collect()
+}
+
+/// What each of these daemons says of itself, or why it says nothing; after `at_most` whatever is not there is not waited for.
+pub(super) fn ask_all(hosts: Vec<String>, port: u16, at_most: Duration) -> Vec<Result<Stats, String>> {
+    let deadline = Instant::now() + at_most;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let silence = || format!("no answer within {}", span(at_most));
+    let asked = hosts.into_iter().map(|host| {
+        // On a thread of its own, since looking up a name knows no time limit.
+        let (sender, answer) = channel();
+        let question = move || drop(sender.send(ask(&host, port, deadline)));
+        thread::Builder::new().name("poolcounter".to_owned()).spawn(question).map(|_| answer)
+    });
+    let asked: Vec<_> = asked.collect();
+    let answers = asked.into_iter().map(|answer| match answer {
+        Err(error) => Err(format!("cannot start a thread to ask it: {error}")),
+        Ok(answer) => match answer.recv_timeout(left()) {
+            Ok(Ok(Some(stats))) => Ok(stats),
+            Ok(Ok(None)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(silence()),
+            Ok(Err(why)) => Err(why),
+        },
+    });
+    answers.collect()
+}
+
+/// The figures of the daemon on `host`; `None`: not by the deadline.
+fn ask(host: &str, port: u16, deadline: Instant) -> Result<Option<Stats>, String> {
+    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let text = |error: std::io::Error| error.to_string();
+    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(text)?.collect();
+    // In the order in which a run tries them.
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let mut stream = Err(std::io::Error::other("its name has no address"));
+    for address in addresses {
+        stream = TcpStream::connect_timeout(&address, left());
+        if stream.is_ok() {
+            break;
+        }
+    }
+    let mut stream = match stream {
+        Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
+        other => other.map_err(text)?,
+    };
+    stream.set_write_timeout(Some(left())).map_err(text)?;
+    stream.write_all(Request::Stats.to_string().as_bytes()).map_err(text)?;
+    let mut received = Vec::new();
+    let mut buffer = [0; 1024];
+    while Instant::now() < deadline {
+        stream.set_read_timeout(Some(left())).map_err(text)?;
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err("it closed the connection".to_owned()),
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(text(error)),
+        }
+        if let Some(stats) = Stats::parse(&received).map_err(|error| format!("it {error}"))? {
+            return Ok(Some(stats));
+        }
+    }
+    Ok(None)
+}
+
+fn look_at_leases(status: &mut Status, store: &conftool::Settings) {
+    // An answer there would be no news, and a wait.
+    if !store.has_leases() || status.store == Store::Down {
+        return;
+    }
+    let limits = match store.slot_holders() {
+        Ok(limits) => limits,
+        // A user of etcd who may not see them can be one whose runs need none.
+        Err(StoreError::Refused(why)) => {
+            status.notes.push(why);
+            return;
+        }
+        Err(error) => {
+            status.problem("slots", ExitCode::Unreachable, error.to_string());
+            return;
+        }
+    };
+    let Some(data_centre) = &status.data_centre else { return };
+    let prefix = format!("ServiceRestarter::{data_centre}::");
+    let pools: Vec<String> = status.pools.iter().map(|pool| format!("-{}-", pool.pool)).collect();
+    let ours = |limit: &String| {
+        // `pool1-pool2`: a name with a '-' in it may match more than it should, which shows a line too many.
+        let of = limit.strip_prefix(&prefix).map(|of| format!("-{of}-"));
+        of.is_some_and(|of| pools.iter().any(|pool| of.contains(pool.as_str())))
+    };
+    let limits = limits.into_iter().filter(|(limit, _)| ours(limit));
+    let limits = limits.map(|(limit, holders)| Limit { limit, holders }).collect();
+    status.slots = Slots::Etcd { limits };
+}

@@ -1,0 +1,148 @@
+//! Requests in flight before the restart, and whether the service serves after it: PHP-FPM with its status and ping pages.
+
+use std::thread;
+use std::time::Duration;
+
+use testbed::site::{Builder, Site, UNIT};
+use testbed::{Result, load, wait};
+
+use crate::{PAGES, POOL_FILE, expect, field, php, restart, says, site, tool};
+
+/// A site whose PHP-FPM has all its pages.
+fn with_pages() -> Builder {
+    site().each_host(|host| host.file(POOL_FILE, PAGES))
+}
+
+/// A request to the first host itself that takes so long, begun before this returns; what came of it.
+fn slow_request(site: &Site, time: Duration) -> Result<thread::JoinHandle<Result<String>>> {
+    let web = site.host(0).web();
+    let path = format!("/slow.php?ms={}", time.as_millis());
+    let before = in_flight(site)?;
+    let request = thread::spawn(move || load::fetch(web, &path, Duration::from_secs(30)));
+    wait::until("the request to be in flight", Duration::from_secs(10), || Ok(in_flight(site)? > before))?;
+    Ok(request)
+}
+
+/// How many requests have a process, as the kernel sees it: each holds a connection from nginx to PHP-FPM's socket.
+fn in_flight(site: &Site) -> Result<usize> {
+    let sockets = site.host(0).exec(&["ss", "--no-header", "--unix", "src", "/run/php/php8.2-fpm.sock"])?.success()?;
+    Ok(sockets.lines().filter(|line| line.contains("ESTAB")).count())
+}
+
+#[test]
+fn slow_requests_in_flight_are_awaited_and_not_one_is_lost() -> Result<()> {
+    let site = with_pages().boot()?;
+    let before = php(&site)?;
+    let load = site.load().rate(60).slow(6, Duration::from_millis(1500)).start()?;
+    let run = tool(&site, &["--services", UNIT, "--json", "--grace-period", "0.3", "--drain-timeout", "20"])?;
+    expect(&run, 0);
+    site.wait_pooled(0, true)?;
+    let report = load.stop()?;
+    assert!(report.ok > 60, "the load was too light to show anything: {report:?}\n{run}");
+    assert_eq!(report.lost, 0, "{report:?}\n{run}");
+    assert_eq!(field(&run, "in_flight"), 0, "{run}");
+    assert_ne!(php(&site)?, before);
+    Ok(())
+}
+
+#[test]
+fn a_request_longer_than_the_grace_period_is_counted_and_cut_off_or_keeps_the_host_from_being_restarted() -> Result<()>
+{
+    let site = with_pages().boot()?;
+    let before = php(&site)?;
+    let request = slow_request(&site, Duration::from_secs(8))?;
+    let refused = restart(&site, &["--json", "--require-drained"])?;
+    expect(&refused, 1);
+    says(&refused, "is not drained after 300ms: 1 request is still in flight");
+    assert_eq!(site.conftool().pooled(&site.node(0))?, "yes");
+    assert_eq!(php(&site)?, before, "restarted all the same: {refused}");
+
+    let run = restart(&site, &["--json"])?;
+    expect(&run, 0);
+    says(&run, "1 request is still in flight");
+    assert_eq!(field(&run, "in_flight"), 1, "{run}");
+    assert!(request.join().unwrap().is_err(), "the request outlived the restart");
+    assert_ne!(php(&site)?, before);
+    Ok(())
+}
+
+/// All children busy: the status page on a socket of its own still answers, one in the pool does not.
+#[test]
+fn when_every_child_is_busy_the_pool_is_not_taken_for_drained() -> Result<()> {
+    let without_socket = PAGES.replace("pm.status_listen", ";pm.status_listen");
+    let few = |pages: &str| format!("{pages}pm.max_children = 2\n");
+    for (pages, counted) in [(few(PAGES), true), (few(&without_socket), false)] {
+        let site = site().each_host(move |host| host.file(POOL_FILE, &pages)).boot()?;
+        let before = php(&site)?;
+        let requests = [slow_request(&site, Duration::from_secs(9))?, slow_request(&site, Duration::from_secs(9))?];
+        let refused = restart(&site, &["--json", "--require-drained"])?;
+        expect(&refused, 1);
+        says(&refused, if counted { "2 requests are still in flight" } else { "timed out after 1s" });
+        assert_eq!(php(&site)?, before);
+        let run = restart(&site, &["--json", "--drain-timeout", "30"])?;
+        expect(&run, 0);
+        assert_eq!(field(&run, "in_flight"), 0, "{run}");
+        for request in requests {
+            assert!(request.join().unwrap().is_ok(), "a request was lost: {run}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_status_page_time_alone_decides_and_the_line_to_add_is_said() -> Result<()> {
+    let site = site().boot()?;
+    let run = restart(&site, &["--json"])?;
+    expect(&run, 0);
+    says(
+        &run,
+        "pool 'www' has no status page: add 'pm.status_path = /fpm-status' to '/etc/php/8.2/fpm/pool.d/www.conf'",
+    );
+    assert!(field(&run, "in_flight").is_null(), "{run}");
+    let refused = restart(&site, &["--require-drained"])?;
+    expect(&refused, 78);
+    says(&refused, "add 'pm.status_path = /fpm-status'");
+    assert_eq!(site.conftool().pooled(&site.node(0))?, "yes");
+    Ok(())
+}
+
+#[test]
+fn a_service_that_runs_and_does_not_serve_leaves_the_host_depooled() -> Result<()> {
+    let site = with_pages().boot()?;
+    let catalog = "/etc/conftool/local_services.yaml";
+    let host = site.host(0);
+    let text = host.read(catalog)?;
+    let with = |url: &str| text.replacen("appservers:\n", &format!("appservers:\n  ready_url: {url}\n"), 1);
+    assert_ne!(with("x"), text, "the catalog is not as this test knows it: {text}");
+    host.write(catalog, &with(&format!("http://{}/nothing.php", host.web())))?;
+    let run = restart(&site, &["--json", "--ready-timeout", "1"])?;
+    expect(&run, 3);
+    says(&run, "does not answer: it answers with status 404");
+    assert_eq!(site.conftool().pooled(&site.node(0))?, "no");
+    host.write(catalog, &with(&format!("http://{}/index.php", host.web())))?;
+    expect(&restart(&site, &[])?, 0);
+    assert_eq!(site.conftool().pooled(&site.node(0))?, "yes");
+
+    // PHP-FPM is up, and its pool's processes cannot be had: ping does not answer.
+    let stopped = "for p in $(pgrep -f 'pool www'); do kill -STOP $p; done";
+    host.write("/run/stop", stopped)?;
+    let post = "mkdir -p /run/systemd/system/php8.2-fpm.service.d && printf '[Service]\\nExecStartPost=/bin/sh /run/stop\\n' \
+                >/run/systemd/system/php8.2-fpm.service.d/stop.conf && systemctl daemon-reload";
+    host.exec(&["sh", "-c", post])?.success()?;
+    let run = restart(&site, &["--ready-timeout", "1"])?;
+    expect(&run, 3);
+    says(&run, "it runs, and is not ready: ping page '/fpm-ping' of pool 'www'");
+    assert_eq!(site.conftool().pooled(&site.node(0))?, "no");
+    Ok(())
+}
+
+#[test]
+fn a_service_that_is_no_php_is_restarted_with_its_connections_counted() -> Result<()> {
+    let site = site().boot()?;
+    let before = site.host(0).property("nginx", "MainPID")?;
+    let run = tool(&site, &["--services", "nginx", "--grace-period", "0.3", "--json"])?;
+    expect(&run, 0);
+    assert!(field(&run, "in_flight").is_u64(), "{run}");
+    assert_ne!(site.host(0).property("nginx", "MainPID")?, before);
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! `restart-php-fpm`, as root and the deploy tool call it: the file, the checks before, and what it becomes. And the timer's unit that
+//! calls it when the opcode cache runs full.
+
+use std::time::Duration;
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use testbed::Result;
+use testbed::host::{Host, Output};
+use testbed::site::{Builder, Site};
+
+use crate::{PAGES, POOL_FILE, expect, field, php, says, start};
+
+const RESTART: &str = "/usr/sbin/restart-php-fpm";
+const FILE: &str = "/etc/restart-php-fpm.yaml";
+/// What Puppet would write.
+const SETTINGS: &str = "pools: [appservers]\nmin_pooled: 0\ngrace_period: 0.3\nwait: 1\nretries: 20\n";
+
+const CHECK_SERVICE: &str = include_str!("../../systemd/check-and-restart-php@.service");
+const CHECK_TIMER: &str = include_str!("../../systemd/check-and-restart-php@.timer");
+/// The scripts that PHP-FPM is asked by for its figures.
+const HELPERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/php-fpm/php");
+
+/// A site whose hosts have the PHP tools.
+pub fn site() -> Builder {
+    let binaries = ["safe-service-restart", "restart-php-fpm", "check-and-restart-php"];
+    let site = Site::builder().binaries(&binaries).reopen(Duration::from_millis(50));
+    site.each_host(|host| host.file(POOL_FILE, PAGES).file(FILE, SETTINGS))
+}
+
+fn run(site: &Site, arguments: &[&str]) -> Result<Output> {
+    site.host(0).exec(&[&[RESTART], arguments].concat())
+}
+
+/// With this on standard input.
+fn sent(host: &Host, request: &str) -> Result<Output> {
+    host.write("/run/request", request)?;
+    host.exec(&["sh", "-c", &format!("{RESTART} --request - </run/request")])
+}
+
+#[test]
+fn with_no_argument_it_restarts_safely_whatever_is_enabled() -> Result<()> {
+    let site = site().boot()?;
+    let before = php(&site)?;
+    let load = site.load().rate(60).slow(6, Duration::from_millis(300)).start()?;
+    let run = run(&site, &[])?;
+    expect(&run, 0);
+    assert_eq!(run.stdout, "", "{run}");
+    site.wait_pooled(0, true)?;
+    let report = load.stop()?;
+    assert_eq!(report.lost, 0, "{report:?}\n{run}");
+    says(&run, "depooled 'mw1.eqiad.test' in 'appservers'");
+    says(&run, "restarted 'php8.2-fpm.service'");
+    assert_ne!(php(&site)?, before);
+    Ok(())
+}
+
+#[test]
+fn a_broken_configuration_is_an_error_in_phps_own_words_before_anything_is_done() -> Result<()> {
+    let site = site().boot()?;
+    let (before, object) = (php(&site)?, site.conftool().raw(&site.node(0))?);
+    site.host(0)
+        .write("/etc/php/8.2/fpm/pool.d/broken.conf", "[broken]\nlisten = /run/php/broken.sock\npm = sideways\n")?;
+    let refused = run(&site, &["--json"])?;
+    expect(&refused, 78);
+    says(&refused, "the configuration '/etc/php/8.2/fpm/php-fpm.conf' of 'php8.2-fpm.service' is broken");
+    says(&refused, "broken.conf:3] unable to parse value for entry 'pm': invalid process manager");
+    assert_eq!(field(&refused, "exit_code"), 78);
+    assert_eq!(site.conftool().raw(&site.node(0))?, object, "{refused}");
+    assert_eq!(php(&site)?, before);
+    // An emergency asks nobody: it fails where the restart fails, with the pools untouched.
+    let forced = run(&site, &["--force"])?;
+    expect(&forced, 3);
+    assert_eq!(site.conftool().raw(&site.node(0))?, object, "{forced}");
+    Ok(())
+}
+
+#[test]
+fn an_emergency_goes_on_without_its_file() -> Result<()> {
+    let site = site().boot()?;
+    for text in ["max-concurrency: 1\n", "pools: [\n", "services: [no-such-unit.socket]\n"] {
+        site.host(0).write(FILE, text)?;
+        let before = php(&site)?;
+        expect(&run(&site, &[])?, 78);
+        assert_eq!(php(&site)?, before);
+        let forced = run(&site, &["--force"])?;
+        expect(&forced, 0);
+        says(&forced, "going on without the file of this host");
+        assert_ne!(php(&site)?, before, "{forced}");
+    }
+    site.host(0).exec(&["chmod", "o+w", FILE])?.success()?;
+    expect(&run(&site, &[])?, 77);
+    expect(&run(&site, &["--force"])?, 0);
+    Ok(())
+}
+
+#[test]
+fn without_a_file_a_host_with_a_catalog_is_not_restarted_and_one_without_is() -> Result<()> {
+    let site = site().boot()?;
+    let host = site.host(0);
+    let before = php(&site)?;
+    host.exec(&["rm", FILE])?.success()?;
+    let refused = run(&site, &[])?;
+    expect(&refused, 78);
+    says(&refused, "name the pools to leave");
+    assert_eq!(php(&site)?, before);
+    host.exec(&["rm", "-r", "/etc/conftool"])?.success()?;
+    let run = run(&site, &[])?;
+    expect(&run, 0);
+    says(&run, "there was no pool to leave");
+    assert_ne!(php(&site)?, before);
+    Ok(())
+}
+
+#[test]
+fn what_was_restarted_since_is_left_alone_unless_a_run_left_something() -> Result<()> {
+    let site = site().boot()?;
+    let now = |site: &Site| Ok::<_, anyhow::Error>(site.host(0).exec(&["date", "+%s"])?.success()?.trim().to_owned());
+    let begin = now(&site)?;
+    let before = php(&site)?;
+    // Started in an earlier second than the restart to come.
+    testbed::wait::until("the next second", Duration::from_secs(3), || Ok(now(&site)? != begin))?;
+    let since = ["--unless-restarted-since", &begin];
+    site.host(0).exec(&["systemctl", "is-active", "php8.2-fpm"])?.success()?;
+    expect(&run(&site, &since)?, 0);
+    let restarted = php(&site)?;
+    assert_ne!(restarted, before);
+    let nothing = run(&site, &[&since[..], &["--json"]].concat())?;
+    expect(&nothing, 0);
+    says(&nothing, "every unit was restarted since");
+    assert_eq!(php(&site)?, restarted, "{nothing}");
+
+    // A run that died after it had taken the host out: that is finished first, and it had restarted nothing.
+    let mut dead = start(&site, &["--grace-period", "20", "--require-drained", "--min-pooled", "0"])?;
+    dead.wait_for_stderr("depooled 'mw1", Duration::from_secs(30))?;
+    dead.signal(Signal::SIGKILL)?;
+    dead.wait(Duration::from_secs(10))?;
+    let finished = run(&site, &since)?;
+    expect(&finished, 0);
+    says(&finished, "a run died on this host: finishing what it left");
+    says(&finished, "every unit was restarted since");
+    assert_eq!(php(&site)?, restarted, "{finished}");
+    site.wait_pooled(0, true)
+}
+
+#[test]
+fn a_request_says_what_arguments_would_and_nothing_else() -> Result<()> {
+    let site = site().boot()?;
+    let host = site.host(0);
+    let before = php(&site)?;
+    let run = sent(host, r#"{"run": "rolling-1", "reason": "wmf.5 \"na\u00efve\"", "reload": true}"#)?;
+    expect(&run, 0);
+    assert_eq!(field(&run, "fleet_run"), "rolling-1");
+    assert_eq!(field(&run, "reason"), "wmf.5 \"na\u{ef}ve\"");
+    assert_eq!((field(&run, "action"), field(&run, "exit_code")), ("reload".into(), 0.into()));
+    assert_eq!(php(&site)?, before, "a reload keeps the main process: {run}");
+    let forced = sent(host, r#"{"force": true}"#)?;
+    expect(&forced, 0);
+    assert_eq!(field(&forced, "force"), true);
+    let before = php(&site)?;
+    for (request, why) in [
+        (r#"{"services": ["ssh"]}"#, "unknown field"),
+        (r#"{"reason": "two\nlines"}"#, "control character"),
+        ("", "EOF"),
+        (&"x".repeat(5000), "longer than 4096 bytes"),
+    ] {
+        let refused = sent(host, request)?;
+        expect(&refused, 2);
+        says(&refused, why);
+        assert_eq!(field(&refused, "exit_code"), 2);
+        assert_eq!(php(&site)?, before, "{refused}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done() -> Result<()> {
+    let site = site().boot()?;
+    let before = php(&site)?;
+    let plan = run(&site, &["--dry-run"])?;
+    expect(&plan, 0);
+    let steps: Vec<&str> = plan.stdout.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(steps, ["depool", "restart", "repool"], "{plan}");
+    assert_eq!(php(&site)?, before);
+    Ok(())
+}
+
+/// The whole chain: the shipped unit, `check-and-restart-php`, `restart-php-fpm`, `safe-service-restart`, etcd and load balancers.
+#[test]
+fn a_full_cache_is_restarted_by_the_shipped_unit_without_losing_a_request() -> Result<()> {
+    let site = site().each_host(|host| {
+        // The smallest cache that PHP has, and enough code to fill it.
+        host.unit("check-and-restart-php@.service", CHECK_SERVICE)
+            .unit("check-and-restart-php@.timer", CHECK_TIMER)
+            .file(
+                "/etc/php/8.2/fpm/conf.d/99-small.ini",
+                "opcache.memory_consumption = 16\nopcache.jit_buffer_size = 0\n",
+            )
+            .file("/etc/default/check-and-restart-php", "MIN_OPCACHE_FREE_MB=4\nCHECK_OPTIONS=--min-free-keys 0\n")
+            .file("/var/www/html/fill.php", FILL)
+            .bind_read_only(Path::new(HELPERS), "/usr/share/safe-service-restart")
+    });
+    let site = site.boot()?;
+    let host = site.host(0);
+    let unit = "check-and-restart-php@php8.2-fpm";
+    host.exec(&["systemctl", "enable", "--now", &format!("{unit}.timer")])?.success()?;
+    let before = php(&site)?;
+    host.exec(&["systemctl", "start", unit])?.success()?;
+    assert_eq!(php(&site)?, before, "restarted with room in the cache");
+
+    testbed::load::fetch(host.web(), "/fill.php", Duration::from_secs(20))?;
+    let load = site.load().rate(60).slow(6, Duration::from_millis(300)).start()?;
+    host.exec(&["systemctl", "start", unit])?.success()?;
+    site.wait_pooled(0, true)?;
+    let report = load.stop()?;
+    assert_eq!(report.lost, 0, "{report:?}");
+    let restarted = php(&site)?;
+    let log = host.exec(&["journalctl", "--quiet", "--no-pager", "--output=cat", "--unit", unit])?.success()?;
+    assert_ne!(restarted, before, "not restarted: {log}");
+    assert!(log.contains("depooled 'mw1.eqiad.test' in 'appservers'"), "{log}");
+
+    // Filled again at once: a limit that a restart does not cure must not restart the host in a loop.
+    testbed::load::fetch(host.web(), "/fill.php", Duration::from_secs(20))?;
+    let again = host.exec(&["systemctl", "start", unit])?;
+    assert_ne!(again.code(), Some(0), "{again}");
+    assert_eq!(host.property(unit, "ExecMainStatus")?, "75");
+    assert_eq!(php(&site)?, restarted);
+    Ok(())
+}
+
+/// Compiles files until little of the cache is free.
+const FILL: &str = r#"<?php
+$folder = sys_get_temp_dir() . '/fill';
+@mkdir($folder);
+for ($i = 0; $i < 3000 && opcache_get_status(false)['memory_usage']['free_memory'] > 3 << 20; $i++) {
+    $code = "<?php\nreturn [";
+    for ($j = 0; $j < 300; $j++) {
+        $code .= "'k$i-$j' => 'some text that is not short and not like the others $i $j',\n";
+    }
+    file_put_contents("$folder/$i.php", $code . "];\n");
+    touch("$folder/$i.php", time() - 60);
+    opcache_compile_file("$folder/$i.php");
+}
+header('Content-Type: text/plain');
+echo 'ok ', getmypid(), "\n";
+"#;
