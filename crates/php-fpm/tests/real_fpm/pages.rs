@@ -46,7 +46,10 @@ fn a_pool_answers_its_ping_and_its_status() -> Result<()> {
     let fpm = Root::new()?.start(&section("www", 2, PAGES), &[])?;
     let pool = fpm.pool("www");
     pool.ping()?.ask(LONG)?;
-    let status = pool.status_page()?.ask(LONG)?;
+    // The first process answers before the second has reported for duty.
+    let page = pool.status_page()?;
+    let status =
+        wait::until_some("both processes", LONG, || Ok(Some(page.ask(LONG)?).filter(|status| status.total == 2)))?;
     assert_eq!((status.pool.as_str(), status.process_manager.as_str()), ("www", "static"));
     assert_eq!((status.total, status.active, status.in_flight(), status.queued()), (2, 1, 0, None));
     assert!(status.is_drained() && status.processes.is_none());
