@@ -61,6 +61,9 @@ pub enum AskFault {
         /// What it said.
         found: String,
     },
+    /// The figures of another pool, which has the socket now.
+    #[error("it is the page of pool '{0}'")]
+    AnotherPool(String),
     /// An answer that is not the JSON it should be.
     #[error("{fault}{}", said(words, None))]
     Json {

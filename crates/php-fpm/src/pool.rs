@@ -150,13 +150,21 @@ pub struct StatusPage {
 impl StatusPage {
     /// Asks for the pool's figures. [`Status::processes`] is `None`.
     pub fn ask(&self, deadline: Duration) -> Result<Status, AskError> {
-        self.page.ask("json", deadline, |body| Ok(Status::parse(body, self.answered_by, self.is_unix)?))
+        self.page.ask("json", deadline, |body| self.read(body))
     }
 
     /// Asks for every process as well. Older versions of PHP print what clients sent without escaping it, so that a client can make
     /// this page unreadable, and nobody [`Self::ask`]'s.
     pub fn ask_full(&self, deadline: Duration) -> Result<Status, AskError> {
-        self.page.ask("json&full", deadline, |body| Ok(Status::parse(body, self.answered_by, self.is_unix)?))
+        self.page.ask("json&full", deadline, |body| self.read(body))
+    }
+
+    fn read(&self, body: &[u8]) -> Result<Status, AskFault> {
+        let status = Status::parse(body, self.answered_by, self.is_unix)?;
+        if status.pool != self.page.pool {
+            return Err(AskFault::AnotherPool(printable(status.pool.as_bytes())));
+        }
+        Ok(status)
     }
 
     /// Whether a socket of its own answers: then it answers also when every process is busy.

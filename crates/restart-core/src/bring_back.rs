@@ -73,7 +73,7 @@ impl Run<'_> {
         }
         self.state = State::AsFound;
         // What an earlier run held stays held.
-        for member in self.members.iter_mut().filter(|member| member.held) {
+        for member in self.members.iter_mut().filter(|member| member.adopted) {
             member.hold = Hold::Untouched;
         }
         let ours = |member: &Membership| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_));
@@ -101,12 +101,14 @@ impl Run<'_> {
             return self.put_back(stopped.into());
         }
         for member in &mut self.members {
-            if let Some(found) = member.found.clone().filter(|found| found.pooled == Pooled::No) {
-                // For the journal, as if it had been taken out: should this run die or not be confirmed, recovery goes on.
-                member.out = self.parts.store.prepare(&found, Pooled::No).ok();
-                (member.revision, member.held) = (Some(found.revision), false);
-                member.hold = Hold::Ours(found);
+            let Some(found) = member.found.clone().filter(|found| found.pooled != Pooled::Inactive) else { continue };
+            if matches!(member.hold, Hold::Attempted(_)) {
+                continue;
             }
+            // For the journal, as if it had been taken out: should this run die or not be confirmed, recovery goes on.
+            member.out = self.parts.store.prepare(&found, Pooled::No).ok();
+            (member.revision, member.adopted, member.held) = (Some(found.revision), false, false);
+            member.hold = if found.pooled == Pooled::Yes { Hold::Returned } else { Hold::Ours(found) };
         }
         self.warn_of_units_that_do_not_run();
         // A disk that takes nothing does not keep a host out.
@@ -159,7 +161,7 @@ impl Run<'_> {
     }
 
     /// Puts one node back, with patience for a store that is away and for others who write at the same time.
-    fn return_one(&mut self, place: usize, deadline: Duration) -> Result<(), String> {
+    pub(crate) fn return_one(&mut self, place: usize, deadline: Duration) -> Result<(), String> {
         let mut lost = None;
         let mut conflicts = 0;
         let mut said = false;
@@ -274,6 +276,10 @@ impl Run<'_> {
         log::info!("repooled '{}' in {names}", self.host);
         self.members[place].now = Some(node);
         self.members[place].hold = Hold::Returned;
+        // What somebody writes from now on is not to be taken for our depool.
+        if self.journal_open {
+            self.note_phase(self.journal_phase);
+        }
     }
 
     /// Sees every load balancer of the memberships that `which` picks send to the host.

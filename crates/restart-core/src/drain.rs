@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use crate::clock::{Heed, sleep_until};
 use crate::outcome::{ExitCode, Failure};
+use crate::probe::{InFlight, NoCount};
 use crate::run::{Abort, Hold, Run};
 use crate::span::span;
 
-/// The pause between two looks. Nothing has to be in flight at two of them in a row: a request that a web server has taken and
-/// not handed on yet shows in neither place.
-const LOOK: Duration = Duration::from_millis(100);
+/// The pause between the answer to one look and the next look. Nothing has to be in flight at two of them in a row: a request that a
+/// web server has taken and not handed on yet shows in neither place.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long one look may take. A service answers within milliseconds, unless it is too busy to.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// How long it may take even when the time is over: for a host that has to be drained and gets no grace period.
+const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 
 impl Run<'_> {
     /// Gives the requests in flight time to end.
@@ -34,36 +39,49 @@ impl Run<'_> {
 
     fn drain_by_count(&mut self, longest: Duration) -> Result<(), Abort> {
         log::info!("waiting for requests in flight to end, for at most {}", span(longest));
+        let began = self.parts.clock.now();
+        let last = self.look_until_drained(began, longest)?;
+        let waited = span(self.parts.clock.now().saturating_sub(began)).to_string();
+        self.report.in_flight = last.as_ref().ok().map(|in_flight| in_flight.count);
+        let left = match last {
+            Ok(InFlight { count: 0, .. }) => return Ok(()),
+            Ok(InFlight { count: 1, of }) => format!("1 {} is still in flight", of.trim_end_matches('s')),
+            Ok(InFlight { count, of }) => format!("{count} {of} are still in flight"),
+            Err(NoCount { why, .. }) => format!("it cannot be told what is still in flight: {why}"),
+        };
+        if self.job.require_drained {
+            let message = format!("'{}' is not drained after {waited}: {left}", self.host);
+            return Err(Failure::new(ExitCode::Failed, message).into());
+        }
+        self.report.warn(format!("the time for requests in flight is over after {waited}: {left}"));
+        Ok(())
+    }
+
+    /// Looks until nothing was in flight at two looks in a row, or the time is over: what the last look showed.
+    fn look_until_drained(&mut self, began: Duration, longest: Duration) -> Result<Result<InFlight, NoCount>, Abort> {
         let mut ports: Vec<u16> = self.pools.iter().map(|pool| pool.port).collect();
         ports.sort_unstable();
         ports.dedup();
-        let until = self.parts.clock.now() + longest;
         let mut quiet = false;
-        let left = loop {
-            let now = self.parts.clock.now();
-            let count = self.parts.probe.in_flight(&ports);
-            match &count {
-                Ok(0) if quiet => break count,
-                Ok(0) => quiet = true,
-                Ok(_) | Err(_) => quiet = false,
+        loop {
+            let left = (began + longest).saturating_sub(self.parts.clock.now());
+            let look = self.parts.probe.in_flight(&ports, left.clamp(SHORTEST_LOOK, LONGEST_LOOK));
+            let was_quiet = std::mem::replace(&mut quiet, matches!(look, Ok(InFlight { count: 0, .. })));
+            if quiet && was_quiet {
+                return Ok(look);
             }
-            if now >= until {
-                break count;
+            // Only what is seen to be in flight, or a service too busy to say, draws it out beyond the grace period.
+            let until = match &look {
+                Err(NoCount { busy: false, .. }) => began + self.job.grace,
+                _ => began + longest,
+            };
+            let next = self.parts.clock.now() + PAUSE;
+            // Where it is required, one quiet look is none.
+            if next > until && !(quiet && self.job.require_drained) {
+                sleep_until(self.parts.clock, self.parts.stop, Heed::First, until)?;
+                return Ok(look);
             }
-            sleep_until(self.parts.clock, self.parts.stop, Heed::First, (now + LOOK).min(until))?;
-        };
-        self.report.in_flight = left.as_ref().ok().copied();
-        let left = match left {
-            Ok(0) => return Ok(()),
-            Ok(1) => "1 request is still in flight".to_owned(),
-            Ok(count) => format!("{count} requests are still in flight"),
-            Err(why) => format!("it cannot be told how many requests are still in flight: {why}"),
-        };
-        if self.job.require_drained {
-            let message = format!("'{}' is not drained after {}: {left}", self.host, span(longest));
-            return Err(Failure::new(ExitCode::Failed, message).into());
+            sleep_until(self.parts.clock, self.parts.stop, Heed::First, next)?;
         }
-        self.report.warn(format!("the time for requests in flight is over after {}: {left}", span(longest)));
-        Ok(())
     }
 }

@@ -74,6 +74,9 @@ pub struct Depooled {
     /// recovery leaves it as it is.
     #[serde(default)]
     pub held: bool,
+    /// It was put back, and load balancers have not confirmed that yet. Whatever is written to it from now on is somebody else's.
+    #[serde(default)]
+    pub returned: bool,
 }
 
 /// The files of a run that say where pools are and where they are kept: a recovery looks there, too.
@@ -140,6 +143,8 @@ pub enum Phase {
     Restarting,
     /// It puts the host back.
     BringingBack,
+    /// It ended, and the host is as it should be. Only that it no longer counts against a limit could not be said.
+    Closing,
     /// It ended, and left the host out on purpose: a unit does not run as it should.
     Held,
 }

@@ -2,6 +2,7 @@
 //! should be. What is left to the journal is left to `--recover`, or to an operator's `--pool`.
 
 use crate::journal::{Depooled, Phase, Record};
+use crate::names::UnitName;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, Pooled};
 use crate::repool::{Decision, decide};
@@ -35,7 +36,8 @@ impl Run<'_> {
                 member.out = Some(write.map_err(|error| cannot(&format!("depool '{}'", member.id), &error))?);
             }
             run.keep(Phase::TakingOut)?;
-            run.count_as_out()
+            // Without a journal nobody would take that back.
+            if run.record(Phase::TakingOut).is_some() { run.count_as_out() } else { Ok(()) }
         })
     }
 
@@ -44,18 +46,23 @@ impl Run<'_> {
         self.parts.journal.is_ours().map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))
     }
 
-    /// Writes the journal; a run that has taken nothing out, and will not, has none.
+    /// Writes the journal. A run that has taken nothing out, and will not, has none: then what an earlier run left stands there.
     pub(crate) fn keep(&mut self, phase: Phase) -> Result<(), Failure> {
-        let record = self.record(phase);
-        let kept = match &record {
-            Some(record) => self.parts.journal.keep(record),
-            None if self.journal_open => self.parts.journal.clear(),
-            None => Ok(()),
-        };
-        self.journal_open = record.is_some() || (self.journal_open && kept.is_err());
-        kept.map_err(|error| {
+        match (self.record(phase), &self.job.left) {
+            (Some(record), _) => self.write_journal(&record)?,
+            (None, _) if !self.journal_open => {}
+            (None, Some(left)) => self.write_journal(left)?,
+            (None, None) => _ = self.close_journal(),
+        }
+        Ok(())
+    }
+
+    fn write_journal(&mut self, record: &Record) -> Result<(), Failure> {
+        self.parts.journal.keep(record).map_err(|error| {
             Failure::new(ExitCode::Failed, format!("cannot keep the journal of what is depooled: {error}"))
-        })
+        })?;
+        (self.journal_open, self.journal_phase) = (true, record.phase);
+        Ok(())
     }
 
     /// The same where nothing can be aborted any more: what fails is said.
@@ -67,16 +74,19 @@ impl Run<'_> {
 
     /// The journal as it is in this phase; `None` when nothing is out because of us.
     fn record(&self, phase: Phase) -> Option<Record> {
-        let place = self.job.place.as_ref()?;
-        let origin = &self.job.origin;
         let nodes = self.members.iter().filter_map(|member| self.depooled(member, phase));
         let nodes: Vec<_> = nodes.chain(self.others.iter().cloned()).collect();
+        if nodes.is_empty() { None } else { self.record_of(nodes, phase) }
+    }
+
+    fn record_of(&self, nodes: Vec<Depooled>, phase: Phase) -> Option<Record> {
+        let place = self.job.place.as_ref()?;
+        let origin = &self.job.origin;
         let mut units = self.job.units.clone();
         // An operator's `--pool` does not ask how they are.
-        let left =
-            self.job.left.iter().filter(|_| !self.returns || !self.others.is_empty()).flat_map(|left| &left.units);
+        let left = self.units_left().iter().filter(|_| !self.returns || !self.others.is_empty());
         units.extend(left.filter(|unit| !self.job.units.contains(unit)).cloned());
-        (!nodes.is_empty()).then(|| Record {
+        Some(Record {
             run: origin.run.clone(),
             boot: origin.boot.clone(),
             pid: origin.pid,
@@ -95,8 +105,15 @@ impl Run<'_> {
         })
     }
 
+    /// The units of an earlier run, as long as something is out because of it.
+    fn units_left(&self) -> &[UnitName] {
+        let something = !self.others.is_empty() || self.members.iter().any(|member| member.adopted);
+        self.job.left.as_ref().filter(|_| something).map_or(&[], |left| &left.units)
+    }
+
     fn depooled(&self, member: &Membership, phase: Phase) -> Option<Depooled> {
-        let write = member.out.clone()?;
+        let returned = matches!(member.hold, Hold::Returned);
+        let write = member.out.clone().filter(|_| !(returned && phase == Phase::Held))?;
         let known = self.job.left.iter().flat_map(|left| &left.nodes).find(|out| out.write.found.id == member.id);
         let pools = match known {
             Some(known) if member.pools.is_empty() => known.pools.clone(),
@@ -104,19 +121,19 @@ impl Run<'_> {
         };
         // From here on it is to be brought back, whoever finishes that.
         let held = member.held && phase != Phase::BringingBack;
-        Some(Depooled { pools, write, revision: member.revision, held })
+        Some(Depooled { pools, write, revision: member.revision, held, returned })
     }
 
     /// The host is as it should be, or an operator has taken over: nothing is left to be remembered, but for what was not this
-    /// run's to put back.
-    pub(crate) fn close_journal(&mut self) {
+    /// run's to put back. Whether the disk has taken that.
+    pub(crate) fn close_journal(&mut self) -> bool {
         let left = self.job.left.as_ref().filter(|_| !self.others.is_empty());
         let remains = left.map(|left| Record {
             nodes: self.others.clone(),
             phase: if self.others.iter().all(|out| out.held) { Phase::Held } else { left.phase },
             ..left.clone()
         });
-        self.close_journal_with(remains);
+        self.close_journal_with(remains)
     }
 
     /// After an abort: what an earlier run left is as before.
@@ -124,12 +141,19 @@ impl Run<'_> {
         self.close_journal_with(self.job.left.clone());
     }
 
-    fn close_journal_with(&mut self, mut remains: Option<Record>) {
-        // A host that is still held counts on. What cannot be taken back now is the next recovery's, which needs the journal.
+    fn close_journal_with(&mut self, mut remains: Option<Record>) -> bool {
+        // A host without a place in any pool has nothing to do with what another run left.
+        if self.job.place.is_none() {
+            return true;
+        }
+        // A host that is still held counts on. What cannot be taken back now is the next recovery's, which needs a journal.
         let counts_on = remains.as_ref().map(|record| record.counts_against.clone()).unwrap_or_default();
         let stuck = self.count_as_back(|limit| !counts_on.contains(limit));
         match &mut remains {
-            None if !stuck.is_empty() => return,
+            None if !stuck.is_empty() => {
+                let closing = self.record_of(Vec::new(), Phase::Closing);
+                remains = closing.map(|record| Record { counts_against: stuck, ..record });
+            }
             None => {}
             Some(record) => record.counts_against.extend(stuck),
         }
@@ -138,9 +162,13 @@ impl Run<'_> {
             Some(record) => self.parts.journal.keep(record),
         };
         match closed {
-            Ok(()) => self.journal_open = remains.is_some(),
+            Ok(()) => {
+                self.journal_open = remains.is_some();
+                true
+            }
             Err(error) => {
                 self.report.warn(format!("the journal could not be closed, and will be finished once more: {error}"));
+                false
             }
         }
     }
@@ -151,7 +179,7 @@ impl Run<'_> {
         self.must_be_of_this_store(left)?;
         let failed = |error: &StoreError| cannot("find out what an earlier run took out", error);
         self.others.clear();
-        for out in &left.nodes {
+        for out in left.nodes.iter().filter(|out| !out.returned) {
             let named = self.members.iter().any(|member| member.named && member.id == out.write.found.id);
             if !self.restarts && !named {
                 self.others.push(Depooled { held: out.held || left.phase == Phase::Held, ..out.clone() });
@@ -159,7 +187,15 @@ impl Run<'_> {
             }
             let place = self.membership(out).map_err(|error| failed(&error))?;
             match self.standing(out, place).map_err(|error| failed(&error))? {
-                Standing::NotOurs => {}
+                Standing::NotOurs => {
+                    // A depool whose answer was lost may still be on its way; an operator's `--pool` is to be the last word.
+                    let member = &mut self.members[place];
+                    if self.returns && out.revision.is_none() && member.now.as_ref() == Some(&out.write.found) {
+                        (member.out, member.hold) = (Some(out.write.clone()), Hold::Attempted(out.write.clone()));
+                    }
+                }
+                // An operator's word needs no proof.
+                Standing::Unclear(_) if !self.restarts => {}
                 Standing::Unclear(why) => {
                     self.report.warn(format!(
                         "'{}' in {} is perhaps out because of an earlier run, and is left so: {why}",
@@ -172,7 +208,7 @@ impl Run<'_> {
                     member.revision = Some(ours.revision);
                     member.hold = Hold::Ours(ours);
                     member.out = Some(out.write.clone());
-                    member.held = true;
+                    (member.adopted, member.held) = (true, out.held || left.phase == Phase::Held);
                 }
             }
         }
@@ -181,6 +217,9 @@ impl Run<'_> {
 
     /// Whose doing it is that this node of a record is out, as far as it is.
     pub(crate) fn standing(&mut self, out: &Depooled, place: usize) -> Result<Standing, StoreError> {
+        if out.returned {
+            return Ok(Standing::NotOurs);
+        }
         let ours = match out.ours() {
             Some(node) => node,
             None => match self.parts.store.fate(&out.write)? {
@@ -218,6 +257,7 @@ impl Run<'_> {
             hold: Hold::Untouched,
             out: None,
             revision: None,
+            adopted: false,
             held: false,
             listing: Vec::new(),
         });
@@ -237,6 +277,10 @@ impl Run<'_> {
             );
             Err(Failure::new(ExitCode::Configuration, message))
         };
+        let (theirs, ours) = (&left.files.config, &self.job.origin.files.config);
+        if theirs != ours {
+            return elsewhere(format!("that of '{theirs}', and not of '{ours}'"));
+        }
         if left.store != store.kind() {
             return elsewhere(format!("'{}', and '{}' is configured now", left.store, store.kind()));
         }
@@ -251,8 +295,7 @@ impl Run<'_> {
 
     /// A host was held because these units did not run; it goes back only when they do.
     pub(crate) fn held_units_that_do_not_run(&mut self) -> Vec<Failure> {
-        let held = self.job.left.iter().flat_map(|left| left.units.iter());
-        let others: Vec<_> = held.filter(|unit| !self.job.units.contains(unit)).cloned().collect();
+        let others: Vec<_> = self.units_left().iter().filter(|unit| !self.job.units.contains(unit)).cloned().collect();
         let mut failures = Vec::new();
         for unit in others {
             let wrong = match self.parts.services.status(&unit) {
@@ -268,7 +311,11 @@ impl Run<'_> {
 
     /// `--depool` succeeded: from now on the host is out because an operator wants it.
     pub(crate) fn stay_out(&mut self) {
-        self.close_journal();
+        if !self.close_journal() && self.journal_open {
+            let message =
+                format!("'{}' is depooled, and the next recovery will put it back: its journal is open", self.host);
+            self.report.failures.push(Failure::new(ExitCode::Failed, message));
+        }
         self.state = State::Depooled;
     }
 

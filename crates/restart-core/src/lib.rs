@@ -43,7 +43,7 @@ pub use load_balancer::{Balancer, LoadBalancers, Question, Ticket, Verdict};
 pub use names::{Fqdn, NameError, PoolName, Tag, UnitName};
 pub use outcome::{ExitCode, Failure};
 pub use pool::{Node, NodeId, Pool, PoolPath, Pooled};
-pub use probe::Probe;
+pub use probe::{InFlight, NoCount, Probe};
 pub use repool::{Decision, decide};
 pub use report::{BalancerReport, PhaseReport, PlannedStep, PoolReport, Report, ServicesState, UnitReport};
 pub use sequence::{Action, Job, Parts, Place, Purpose};

@@ -24,11 +24,16 @@ impl Run<'_> {
     /// Finishes `record`, or says why it cannot be finished yet.
     pub(crate) fn recover(&mut self, record: &Record) {
         self.recovers = true;
-        self.journal_open = true;
+        (self.journal_open, self.journal_phase) = (true, record.phase);
         self.state = State::NotFinished;
         let ended = match record.phase {
             Phase::Held => self.look_at_held(record),
-            _ => self.finish_interrupted(record),
+            Phase::Closing => {
+                self.state = State::BroughtBack;
+                self.close_journal();
+                Ok(())
+            }
+            Phase::TakingOut | Phase::Restarting | Phase::BringingBack => self.finish_interrupted(record),
         };
         match ended {
             Ok(()) => {}
@@ -49,7 +54,7 @@ impl Run<'_> {
             (Phase::Restarting, false) => {
                 self.report.warn(format!("whether it had restarted {} is not known", units.join(", ")));
             }
-            (Phase::BringingBack | Phase::Held, _) | (_, true) => {}
+            (Phase::BringingBack | Phase::Closing | Phase::Held, _) | (_, true) => {}
         }
         // An operator may have deleted every object meanwhile; that is an end, too.
         self.read_nodes()?;
@@ -61,6 +66,7 @@ impl Run<'_> {
                 sick = self.urls_that_do_not_answer();
             }
             if !sick.is_empty() {
+                self.fence_lost_depools();
                 self.leave_depooled(sick);
                 return Ok(());
             }
@@ -74,31 +80,46 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// A depool whose answer was lost, and that was not made, must not be made after this recovery.
+    fn fence_lost_depools(&mut self) {
+        let until = self.parts.clock.now() + self.job.allowed;
+        for place in 0..self.members.len() {
+            if matches!(self.members[place].hold, Hold::Attempted(_))
+                && let Err(why) = self.return_one(place, until)
+            {
+                self.report.warn(format!("a depool of {} may still be made: {why}", self.members[place].names));
+            }
+        }
+    }
+
     /// A held host stays as it is. But where an operator has put it back, or has taken it over, it is held no longer.
     fn look_at_held(&mut self, record: &Record) -> Result<(), Abort> {
         let who = describe(record);
-        if self.is_taken_over(record).unwrap_or(false) {
+        let held_in = self.still_held_in(record).ok();
+        if held_in.as_ref().is_some_and(Vec::is_empty) {
             log::info!("'{}' was held by {who}, and is an operator's by now", record.host);
             self.state = State::BroughtBack;
             self.close_journal();
             return Ok(());
         }
         self.state = State::Held;
+        self.held_in = held_in.map(|names| names.join(", "));
         let message = format!("'{}' is held depooled since {}, by {who}", record.host, record.since);
         Err(Failure::new(ExitCode::LeftDepooled, message).into())
     }
 
-    /// Whether no node of the record is out because of us any more. What cannot be told is not taken over.
-    fn is_taken_over(&mut self, record: &Record) -> Result<bool, Abort> {
+    /// The pools of those nodes of the record that are still out because of us. What cannot be told is among them.
+    fn still_held_in(&mut self, record: &Record) -> Result<Vec<String>, Abort> {
         self.must_be_of_this_store(record)?;
         self.read_nodes()?;
+        let mut names = Vec::new();
         for out in &record.nodes {
-            let standing = self.membership(out).and_then(|place| self.standing(out, place));
-            if !matches!(standing, Ok(Standing::NotOurs)) {
-                return Ok(false);
+            let place = self.membership(out).map_err(|error| cannot("read what is held", &error))?;
+            if !matches!(self.standing(out, place), Ok(Standing::NotOurs)) {
+                names.push(self.members[place].names.clone());
             }
         }
-        Ok(true)
+        Ok(names)
     }
 
     /// Makes the record's nodes those of this run.
@@ -110,6 +131,7 @@ impl Run<'_> {
             // What was held before the run that died is the next good run's.
             if out.held {
                 if !matches!(standing, Standing::NotOurs) {
+                    self.members[place].adopted = true;
                     self.others.push(out.clone());
                 }
                 continue;
@@ -129,7 +151,7 @@ impl Run<'_> {
                     if out.revision.is_none() && member.now.as_ref() == Some(&out.write.found) {
                         member.hold = Hold::Attempted(out.write.clone());
                     } else {
-                        (member.hold, member.out) = (Hold::Returned, None);
+                        member.hold = Hold::Returned;
                     }
                 }
                 Standing::NotOurs => {

@@ -34,7 +34,9 @@ pub(crate) struct Membership {
     pub(crate) out: Option<Write>,
     /// The revision of that depool, once it is known.
     pub(crate) revision: Option<u64>,
-    /// An earlier run took it out and held it.
+    /// An earlier run took it out, and this one took it over.
+    pub(crate) adopted: bool,
+    /// That earlier run held it: until this one has succeeded, recovery leaves it as it is.
     pub(crate) held: bool,
     /// All nodes of the place, for the count.
     pub(crate) listing: Vec<Node>,
@@ -101,6 +103,10 @@ pub(crate) struct Run<'a> {
     pub(crate) others: Vec<Depooled>,
     /// There is a journal of this run's, or one that it took over.
     pub(crate) journal_open: bool,
+    /// The phase that stands in it.
+    pub(crate) journal_phase: Phase,
+    /// The pools in which a held host is still out because of us, once the store has said so.
+    pub(crate) held_in: Option<String>,
     /// It finishes what another one left.
     pub(crate) recovers: bool,
     /// A slot was asked for: there is one to look after and to give back.
@@ -129,7 +135,9 @@ impl<'a> Run<'a> {
             restarts: false,
             returns: false,
             others: Vec::new(),
-            journal_open: job.left.is_some(),
+            journal_open: false,
+            journal_phase: Phase::TakingOut,
+            held_in: None,
             recovers: false,
             slot: false,
             slot_granted: false,
@@ -157,6 +165,15 @@ impl<'a> Run<'a> {
             for (place, unit) in run.job.units.iter().enumerate() {
                 if place > 0 && Heed::Second.check(run.parts.stop).is_err() {
                     let message = format!("cannot {word} '{unit}': not tried any more because of a second signal");
+                    failures.push(Failure::new(ExitCode::LeftDepooled, message));
+                    continue;
+                }
+                if place > 0
+                    && !run.forced
+                    && let Some(names) = run.pooled_by_somebody()
+                {
+                    let message =
+                        format!("cannot {word} '{unit}': somebody pooled '{}' in {names} meanwhile", run.host);
                     failures.push(Failure::new(ExitCode::LeftDepooled, message));
                     continue;
                 }
@@ -196,6 +213,19 @@ impl<'a> Run<'a> {
         self.report.services = if failures.is_empty() { ServicesState::Done } else { ServicesState::Failed };
         failures.extend(self.held_units_that_do_not_run());
         if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
+
+    /// The pools in which somebody pooled this host since it was last looked at. A store that does not answer now says nothing: it
+    /// was read right before the first unit.
+    fn pooled_by_somebody(&mut self) -> Option<String> {
+        for member in self.members.iter_mut().filter(|member| member.named) {
+            if let Ok(now) = self.parts.store.read(&member.id) {
+                member.now = now;
+            }
+        }
+        let pooled =
+            |member: &Membership| member.named && matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
+        Some(self.pools_where(pooled)).filter(|names| !names.is_empty())
     }
 
     /// The addresses that have to answer before the host goes back (`ready_url` in the catalog), and do not within the time.
@@ -283,7 +313,7 @@ impl<'a> Run<'a> {
             there.push(PlannedStep::Write { step, key: write.key, value: write.value });
         }
         // What an earlier run held goes back with this one.
-        for member in self.members.iter().filter(|member| member.held && purpose == Purpose::Restart) {
+        for member in self.members.iter().filter(|member| member.adopted && purpose == Purpose::Restart) {
             let Some(now) = &member.now else { continue };
             let write = self.parts.store.prepare(now, Pooled::Yes).map_err(|error| cannot("plan the write", &error))?;
             back.push(PlannedStep::Write { step: "repool", key: write.key, value: write.value });

@@ -77,7 +77,7 @@ pub struct Job {
     pub action: Action,
     /// How long requests in flight get to finish (`--grace-period`).
     pub grace: Duration,
-    /// How much longer than that, while requests are seen in flight (`--drain-timeout`): the whole time, zero for none.
+    /// How long as a whole, the grace period included, while something is seen in flight (`--drain-timeout`).
     pub drain_timeout: Duration,
     /// Requests still in flight at the end of that time abort the run (`--require-drained`).
     pub require_drained: bool,
@@ -190,7 +190,9 @@ pub fn plan<'a>(job: &'a Job, purpose: Purpose, parts: Parts<'a>) -> Report {
         Purpose::Pool => run.read_pools(),
     };
     match read.and_then(|()| run.plan(purpose)) {
-        Err(abort) => run.put_back(abort),
+        // Nothing was done that could be put back.
+        Err(Abort::Failed(failure)) => run.report.failures.push(failure),
+        Err(Abort::Stopped(_)) => {}
         Ok(()) => run.state = State::Planned,
     }
     run.finish()

@@ -57,14 +57,20 @@ impl Run<'_> {
                 left.nodes.iter().flat_map(|out| &out.pools).map(|pool| format!("'{pool}'")).collect();
             pools.sort();
             pools.dedup();
-            let pools = pools.join(", ");
+            let pools = self.held_in.clone().unwrap_or_else(|| pools.join(", "));
             return vec![match self.state {
                 State::Held => format!("held depooled in {pools} by an earlier run; once it is healthy, {remedy}"),
                 _ => format!("perhaps still depooled in {pools}; the next recovery goes on, or {remedy}"),
             }];
         }
         let mut clauses = Vec::new();
-        let out = self.pools_where(|member| matches!(member.hold, Hold::Ours(_) | Hold::Attempted(_)));
+        let left = self.state == State::LeftDepooled;
+        let out = self.pools_where(|member| match member.hold {
+            Hold::Ours(_) => true,
+            // Not made, as far as can be told.
+            Hold::Attempted(_) => !left,
+            Hold::Untouched | Hold::Returned | Hold::Theirs => false,
+        });
         let back = self.pools_where(|member| matches!(member.hold, Hold::Returned));
         let theirs = self.pools_where(|member| matches!(member.hold, Hold::Theirs));
         let as_found = match self.state {
@@ -88,10 +94,15 @@ impl Run<'_> {
         if !theirs.is_empty() {
             clauses.push(format!("left as somebody else set it in {theirs}"));
         }
+        let held = self.pools_where(|member| member.adopted && matches!(member.hold, Hold::Untouched));
+        if !held.is_empty() {
+            clauses.push(format!("still depooled in {held} because of an earlier run"));
+        }
         // Not our doing, and all the same what the reader has to know: this host serves nothing there.
         let idle = |member: &Membership| {
             let now = member.now.as_ref().map(|node| node.pooled);
-            matches!(member.hold, Hold::Untouched | Hold::Theirs) && matches!(now, Some(Pooled::No | Pooled::Inactive))
+            let untouched = matches!(member.hold, Hold::Untouched) && !member.adopted;
+            (untouched || matches!(member.hold, Hold::Theirs)) && matches!(now, Some(Pooled::No | Pooled::Inactive))
         };
         let idle = self.pools_where(idle);
         if !idle.is_empty() {

@@ -97,6 +97,7 @@ impl Run<'_> {
                     hold: Hold::Untouched,
                     out: None,
                     revision: None,
+                    adopted: false,
                     held: false,
                     listing,
                 });
@@ -123,10 +124,10 @@ impl Run<'_> {
             let names = &member.names;
             match member.found.as_ref().map(|node| node.pooled) {
                 Some(Pooled::Yes) => {}
-                _ if !member.named && !member.held => {}
+                _ if !member.named && !member.adopted => {}
                 // `--pool` is about to change a `no`.
                 Some(Pooled::No) if self.returns => {}
-                Some(_) if member.held => {
+                Some(_) if member.adopted => {
                     self.report.note(format!("'{}' is out of {names} because of an earlier run", self.host));
                 }
                 Some(pooled) => {
@@ -190,6 +191,8 @@ impl Run<'_> {
                     let now = member.now.as_ref().map_or("deleted", |node| node.pooled.as_str());
                     self.report
                         .warn(format!("somebody changed '{host}' in {names} at the same time; it is now '{now}'"));
+                    // Or a recovery could take somebody else's write, of the same bytes, for ours.
+                    self.keep(Phase::TakingOut)?;
                 }
                 Err(WriteError::NotMade(error)) => return Err(cannot(&what, &error)),
                 Err(WriteError::Unknown(error)) => {

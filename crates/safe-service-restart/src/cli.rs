@@ -88,7 +88,7 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", default_value = "3", value_parser = duration, allow_negative_numbers = true)]
     pub grace_period: Duration,
 
-    /// How much longer than that, as a whole, while requests are seen in flight
+    /// How long as a whole, that time included, while requests are seen in flight
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, allow_negative_numbers = true)]
     pub drain_timeout: Duration,
 

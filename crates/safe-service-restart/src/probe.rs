@@ -2,15 +2,15 @@
 //! whatever the catalog names by an address that has to answer.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use host::connections;
-use host::trusted;
+use host::{connections, trusted};
 use load_balancer::http;
-use php_fpm::{CommandError, CommandLine, Ping, Pool, ReadWith, StatusPage, discover};
-use restart_core::{Probe, UnitName, UnitStatus};
+use php_fpm::{CommandError, CommandLine, Pool, ReadWith, StatusPage, discover};
+use restart_core::{ActiveState, InFlight, NoCount, Probe, UnitName, UnitStatus};
 
-/// How long one question may take. A service that is asked answers within milliseconds, unless it is too busy to be asked.
+/// How long one question may take that nobody else bounds. A service that is asked answers within milliseconds, unless it is too busy
+/// to be asked.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The services of this host.
@@ -21,13 +21,17 @@ pub struct Services {
 
 /// What a unit runs.
 enum Service {
-    PhpFpm {
-        command: CommandLine,
-        /// One a pool, as far as they are there.
-        status: Vec<StatusPage>,
-    },
+    PhpFpm(PhpFpm),
     /// Something that tells nobody how it is.
     Other,
+}
+
+struct PhpFpm {
+    command: CommandLine,
+    /// One a pool, where all have one; none for one that does not run, at which nothing is in flight.
+    status: Vec<StatusPage>,
+    /// Some pool had a ping page, by a configuration that could be read.
+    had_ping: bool,
 }
 
 impl Probe for Services {
@@ -40,49 +44,54 @@ impl Probe for Services {
             Some(Err(error)) => return Err(error.to_string()),
             Some(Ok(command)) => command,
         };
-        let pools = pools(&command);
-        let mut pages = Vec::new();
-        let learned = pools.and_then(|pools| {
-            for pool in &pools {
-                pages.push(pool.status_page().map_err(|missing| missing.to_string())?);
-            }
-            Ok(())
-        });
-        self.units.insert(unit.clone(), Service::PhpFpm { command, status: pages });
-        learned
+        let mut fpm = PhpFpm { command, status: Vec::new(), had_ping: false };
+        let learned = fpm.learn(unit);
+        let runs = !matches!(status.active, ActiveState::Inactive | ActiveState::Failed) || status.main_pid.is_some();
+        if !runs {
+            fpm.status.clear();
+        }
+        self.units.insert(unit.clone(), Service::PhpFpm(fpm));
+        if runs { learned } else { Ok(()) }
     }
 
-    fn in_flight(&mut self, ports: &[u16]) -> Result<u64, String> {
-        let mut count = 0;
-        let mut ask_kernel = self.units.is_empty();
+    fn in_flight(&mut self, ports: &[u16], at_most: Duration) -> Result<InFlight, NoCount> {
+        let until = Instant::now() + at_most;
+        let (mut requests, mut others) = (0_u64, self.units.is_empty());
         for service in self.units.values() {
-            match service {
-                Service::Other => ask_kernel = true,
-                Service::PhpFpm { status, .. } => {
-                    for page in status {
-                        let status = page.ask(PATIENCE).map_err(|error| error.to_string())?;
-                        count += status.in_flight() + status.queued().unwrap_or(0);
-                    }
-                }
+            let Service::PhpFpm(fpm) = service else {
+                others = true;
+                continue;
+            };
+            for page in &fpm.status {
+                let left = until.saturating_duration_since(Instant::now());
+                let status =
+                    page.ask(left).map_err(|error| NoCount { why: error.to_string(), busy: error.is_time_out() })?;
+                requests = requests.saturating_add(status.in_flight()).saturating_add(status.queued().unwrap_or(0));
             }
         }
-        if ask_kernel {
-            count += connections::count(ports).map_err(|error| format!("cannot count connections: {error}"))?;
+        if !others {
+            return Ok(InFlight { count: requests, of: "requests" });
         }
-        Ok(count)
+        let connections = connections::count(ports)
+            .map_err(|error| NoCount { why: format!("connections cannot be counted: {error}"), busy: false })?;
+        let of = if requests == 0 { "connections" } else { "requests and connections" };
+        Ok(InFlight { count: requests.saturating_add(connections), of })
     }
 
     /// The configuration is read again: it may be what has changed. A pool without a ping page is ready when systemd says so.
     fn ready(&mut self, unit: &UnitName) -> Result<(), String> {
-        let Some(Service::PhpFpm { command, .. }) = self.units.get(unit) else { return Ok(()) };
-        let pings: Vec<Ping> = match pools(command) {
-            Ok(pools) => pools.iter().filter_map(|pool| pool.ping().ok()).collect(),
+        let Some(Service::PhpFpm(fpm)) = self.units.get(unit) else { return Ok(()) };
+        let pools = match pools(&fpm.command) {
+            Ok(pools) => pools,
+            // It was asked before, and now nobody can: that is no yes.
+            Err(why) if fpm.had_ping => return Err(format!("it cannot be asked: {why}")),
             Err(why) => {
                 log::debug!("'{unit}' is not asked whether it serves: {why}");
                 return Ok(());
             }
         };
-        pings.iter().try_for_each(|ping| ping.ask(PATIENCE).map_err(|error| error.to_string()))
+        let mut pings = pools.iter().filter_map(|pool| pool.ping().ok());
+        pings.try_for_each(|ping| ping.ask(PATIENCE).map_err(|error| error.to_string()))
     }
 
     fn answers(&mut self, url: &str) -> Result<(), String> {
@@ -93,9 +102,24 @@ impl Probe for Services {
     }
 }
 
+impl PhpFpm {
+    /// Finds its pages. The error says what it lacks to be counted.
+    fn learn(&mut self, unit: &UnitName) -> Result<(), String> {
+        let pools = pools(&self.command)?;
+        for pool in &pools {
+            match pool.ping() {
+                Ok(_) => self.had_ping = true,
+                Err(missing) => log::info!("that '{unit}' runs has to do as a sign that it serves: {missing}"),
+            }
+        }
+        let pages: Result<Vec<_>, _> = pools.iter().map(Pool::status_page).collect();
+        self.status = pages.map_err(|missing| missing.to_string())?;
+        Ok(())
+    }
+}
+
 /// The pools of a PHP-FPM, or why they cannot be told.
 fn pools(command: &CommandLine) -> Result<Vec<Pool>, String> {
-    discover(command, &mut ReadWith(trusted::read))
-        .map(|configuration| configuration.pools)
-        .map_err(|error| error.to_string())
+    let configuration = discover(command, &mut ReadWith(trusted::read));
+    configuration.map(|configuration| configuration.pools).map_err(|error| error.to_string())
 }

@@ -80,6 +80,13 @@ impl Settings {
             return Ok(Self { job, store: None, slots });
         }
         if cli.pools.is_empty() {
+            if let Some(left) = &left {
+                let message = format!(
+                    "run {} left this host out of its pools, and no --pools are named: see 'safe-service-restart --status'",
+                    left.run
+                );
+                return Err(configuration(message));
+            }
             must_have_no_pools(cli)?;
             return Ok(Self { job, store: None, slots: None });
         }

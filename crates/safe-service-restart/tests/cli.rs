@@ -45,8 +45,8 @@ Options:
                                    may be unreachable, never pooled [default: all]
       --grace-period <TIME>        How long requests in flight get to end, once no load balancer
                                    sends any more [default: 3]
-      --drain-timeout <TIME>       How much longer than that, as a whole, while requests are seen in
-                                   flight [default: 0]
+      --drain-timeout <TIME>       How long as a whole, that time included, while requests are seen
+                                   in flight [default: 0]
       --require-drained            Do not restart while requests are in flight: put the host back if
                                    they have not ended in time
       --ready-timeout <TIME>       How long a unit that runs may take until it serves [default: 30]

@@ -9,12 +9,14 @@
 //! - `modes`: `--depool`, `--pool`, `--dry-run`, `--force`;
 //! - `nothing_forgotten`: the journal and its recovery, slots, and the count of a pool;
 //! - `left_behind`: what an earlier run left, when the world around it has changed since;
+//! - `combinations`: two or three things at once that each are handled well alone;
 //! - `serving`: requests in flight before the restart, and whether the service serves after it;
 //! - `promises`: what must hold whatever happens, at random.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod closed;
+mod combinations;
 mod good;
 mod left_behind;
 mod modes;

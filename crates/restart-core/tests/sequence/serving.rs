@@ -82,11 +82,61 @@ fn a_service_too_busy_to_say_gets_the_whole_time_and_is_not_drained() {
     let silent = || Scene::new().with(|world| world.requests = Requests::Silent);
     let scene = silent().job(|job| job.drain_timeout = ms(8000));
     let ended = scene.safe_restart().exits(ExitCode::Done);
-    assert!(took(&ended, "drain") >= ms(8000), "{}", ended.story());
+    assert_eq!(took(&ended, "drain"), ms(8000), "{}", ended.story());
     assert_eq!(ended.report.in_flight, None);
-    ended.says("cannot be told how many");
+    ended.says("cannot be told what is still in flight");
     let scene = silent().job(|job| job.require_drained = true);
     scene.safe_restart().exits(ExitCode::Failed).did(&["no api", "yes api"]);
+}
+
+/// Whatever a look costs, the host is not out for longer than it was told.
+#[test]
+fn the_grace_period_is_never_exceeded() {
+    for requests in [Requests::Silent, Requests::Broken, Requests::EndAt(vec![ms(9_000_000)])] {
+        for (grace, takes) in [(0, 900), (50, 900), (300, 900), (3000, 1), (3000, 90), (3000, 700)] {
+            let requests = requests.clone();
+            let scene = Scene::new().job(|job| job.grace = ms(grace)).with(|world| {
+                (world.requests, world.look_takes) = (requests, ms(takes));
+            });
+            let ended = scene.safe_restart().exits(ExitCode::Done);
+            let drain = ended.report.phases.iter().find(|phase| phase.phase == "drain").map(|phase| phase.seconds);
+            // The shortest look is a tenth of a second, however short the grace period.
+            let most = ms(grace.max(100));
+            assert!(drain.unwrap_or_default() <= most, "grace {grace}, looks of {takes}: {}", ended.story());
+        }
+    }
+}
+
+#[test]
+fn two_looks_are_a_pause_apart_however_long_each_takes() {
+    let scene = in_flight(&[]).with(|world| world.look_takes = ms(400));
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert_eq!(took(&ended, "drain"), ms(400 + 100 + 400), "{}", ended.story());
+}
+
+#[test]
+fn one_quiet_look_at_the_end_is_not_enough_where_a_drained_host_is_required() {
+    // Nothing at the only look that the grace period has room for, and something right after it.
+    let scene = || {
+        in_flight(&[]).job(|job| (job.grace, job.require_drained) = (ms(50), true)).after(
+            "in flight",
+            ms(60),
+            |world| {
+                let end = world.time() + ms(9000);
+                world.requests = Requests::EndAt(vec![end]);
+            },
+        )
+    };
+    scene().safe_restart().exits(ExitCode::Failed).leaves("api", "yes w10");
+    scene().job(|job| job.require_drained = false).safe_restart().exits(ExitCode::Done);
+}
+
+#[test]
+fn a_page_that_is_no_answer_does_not_draw_the_drain_out() {
+    let scene = Scene::new().with(|world| world.requests = Requests::Broken).job(|job| job.drain_timeout = ms(60_000));
+    let ended = scene.safe_restart().exits(ExitCode::Done);
+    assert_eq!(took(&ended, "drain"), ms(3000), "{}", ended.story());
+    ended.says("cannot be told what is still in flight: it answers 404");
 }
 
 #[test]

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use restart_core::{
-    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Files, Fqdn, Job, Journal, JournalError, Listing,
-    LoadBalancers, LoadState, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled, Probe,
-    Question, Record, Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop, Stopped, StoreError,
-    Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
+    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Files, Fqdn, InFlight, Job, Journal, JournalError, Listing,
+    LoadBalancers, LoadState, NoCount, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled,
+    Probe, Question, Record, Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop, Stopped,
+    StoreError, Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
 };
 
 pub const HOST: &str = "mw1.eqiad.test";
@@ -131,8 +131,16 @@ pub struct World {
     pub store_kind: &'static str,
     /// The limits that this host counts against, as the store remembers it.
     pub counted: Vec<String>,
+    /// The limit that a run with a slot counts against from before its first write.
+    pub limit: Option<&'static str>,
+    /// A journal cannot be removed.
+    pub clear_fails: bool,
+    /// A write whose answer was lost, and that was not made yet.
+    late: Option<Write>,
     /// What is in flight.
     pub requests: Requests,
+    /// How long a look at that takes.
+    pub look_takes: Duration,
     /// How long after its start a unit serves; `None`: never.
     pub serves_after: Option<Duration>,
     /// When the address of `ready_url` answers; `None`: never.
@@ -148,6 +156,8 @@ pub enum Requests {
     EndAt(Vec<Duration>),
     /// Too busy to answer.
     Silent,
+    /// Something answers that is no count.
+    Broken,
 }
 
 /// What the lock service says.
@@ -279,6 +289,15 @@ impl World {
     /// Lets something happen after this time.
     pub fn later(&mut self, time: Duration, hook: impl FnOnce(&mut Self) + 'static) {
         self.timed.push((self.now + time, Box::new(hook)));
+    }
+
+    /// The write that was lost on the way arrives.
+    pub fn land(&mut self) {
+        let Some(write) = self.late.take() else { return };
+        if self.get(&write.found.id).is_some_and(|now| now.revision == write.found.revision) {
+            let rest = write.value.split_once(' ').unwrap().1.to_owned();
+            self.put(&write.found.id, write.pooled, rest, Some(write.found.pooled));
+        }
     }
 
     pub fn delete(&mut self, service: &str) {
@@ -429,6 +448,7 @@ impl PoolStore for Handle {
         }
         let lost = world.lose_next_write.take();
         if lost == Some(false) {
+            world.late = Some(write.clone());
             world.event("lost");
             return Err(WriteError::Unknown(StoreError::Unreachable("timed out".to_owned())));
         }
@@ -610,13 +630,21 @@ impl Probe for Handle {
         }
     }
 
-    fn in_flight(&mut self, _: &[u16]) -> Result<u64, String> {
+    fn in_flight(&mut self, _: &[u16], at_most: Duration) -> Result<InFlight, NoCount> {
         let mut world = self.0.borrow_mut();
         world.event("in flight");
-        world.tick(ms(1));
+        let silent = matches!(world.requests, Requests::Silent);
+        let takes = if silent { at_most } else { world.look_takes.min(at_most) };
+        world.tick(takes);
         match &world.requests {
-            Requests::EndAt(ends) => Ok(ends.iter().filter(|end| **end > world.now).count() as u64),
-            Requests::Uncounted | Requests::Silent => Err("the status page timed out".to_owned()),
+            Requests::EndAt(ends) => {
+                let count = ends.iter().filter(|end| **end > world.now).count() as u64;
+                Ok(InFlight { count, of: "requests" })
+            }
+            Requests::Broken => Err(NoCount { why: "it answers 404".to_owned(), busy: false }),
+            Requests::Uncounted | Requests::Silent => {
+                Err(NoCount { why: "the status page timed out".to_owned(), busy: true })
+            }
         }
     }
 
@@ -655,6 +683,9 @@ impl Journal for Handle {
 
     fn clear(&mut self) -> Result<(), JournalError> {
         let mut world = self.0.borrow_mut();
+        if world.clear_fails {
+            return Err(JournalError("read-only file system".to_owned()));
+        }
         if !world.frozen {
             world.journal = None;
         }
@@ -701,6 +732,13 @@ impl Slots for Handle {
             Slot::Lost => Err(SlotError::Lost("poolcounter: the connection is gone".to_owned())),
             _ => Ok(()),
         }
+    }
+
+    fn taking_out(&mut self) -> Result<(), SlotError> {
+        let mut world = self.0.borrow_mut();
+        let limit = world.limit;
+        world.counted.extend(limit.map(str::to_owned));
+        Ok(())
     }
 
     fn holders(&mut self) -> Vec<String> {
@@ -775,7 +813,11 @@ impl Scene {
             lock_lost: false,
             store_kind: "etcd",
             counted: Vec::new(),
+            limit: None,
+            clear_fails: false,
+            late: None,
             requests: Requests::Uncounted,
+            look_takes: ms(1),
             serves_after: Some(ms(0)),
             answers_from: Some(ms(0)),
         };

@@ -205,6 +205,7 @@ fn journal(status: &Status) -> String {
                 Phase::TakingOut => "it was taking the host out",
                 Phase::Restarting => "it was restarting the units",
                 Phase::BringingBack => "it was bringing the host back",
+                Phase::Closing => "the host is as it should be, but goes on counting against a limit",
                 Phase::Held => "it left the host out on purpose",
             };
             let units = if units.is_empty() { String::new() } else { format!(", for {}", units.join(", ")) };
