@@ -79,7 +79,7 @@ fn when_every_child_is_busy_the_pool_is_not_taken_for_drained() -> Result<()> {
         let requests = [slow_request(&site, Duration::from_secs(9))?, slow_request(&site, Duration::from_secs(9))?];
         let refused = restart(&site, &["--json", "--require-drained"])?;
         expect(&refused, 1);
-        says(&refused, if counted { "2 requests are still in flight" } else { "timed out after 1s" });
+        says(&refused, if counted { "2 requests are still in flight" } else { "timed out after 2" });
         assert_eq!(php(&site)?, before);
         let run = restart(&site, &["--json", "--drain-timeout", "30"])?;
         expect(&run, 0);

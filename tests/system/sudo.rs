@@ -95,30 +95,53 @@ fn nothing_else_runs() -> Result<()> {
     Ok(())
 }
 
+/// Not even where the site's own rules let everything through: the shipped rule says no, and the programs would remove it.
 #[test]
 fn nothing_of_the_callers_environment_gets_through() -> Result<()> {
+    const NAMES: &str = "LD_PRELOAD PATH PYTHONPATH http_proxy https_proxy HOME RUST_LOG RUST_BACKTRACE RES_OPTIONS";
     let site = site()?;
+    let host = site.host(0);
+    let lax = format!("Defaults env_keep += \"{NAMES}\"\nDefaults !env_reset\n");
+    host.write("/etc/sudoers.d/a-lax-site", &lax)?;
+    host.exec(&["chmod", "0440", "/etc/sudoers.d/a-lax-site"])?.success()?;
+    host.write("/etc/restart-php-fpm.yaml", "pools: [appservers]\nmin_pooled: 0\ngrace_period: 0.3\nsettle: 4\n")?;
+    // What stands in the home folder would be read as conftool's file, and names an etcd that is not there.
+    host.write("/tmp/home/.etcdrc", "host: 127.0.0.1\nport: 9\n")?;
     let before = php(&site)?;
-    // Each would be seen: a library that is not there is complained of, a proxy that is not there fails every request.
     let environment = "LD_PRELOAD=/tmp/none.so PATH=/tmp PYTHONPATH=/tmp http_proxy=http://127.0.0.1:9 \
-                       https_proxy=http://127.0.0.1:9 HOME=/tmp RUST_LOG=trace RUST_BACKTRACE=1 RES_OPTIONS=debug LC_ALL=x";
-    let run = deployer(
-        &site,
-        &format!(
-            "export {environment}; /usr/bin/sudo -n {RESTART} 2>/tmp/said; code=$?; /bin/cat /tmp/said >&2; exit $code"
-        ),
-    )?;
-    expect(&run, 0);
-    for word in ["TRACE", "DEBUG", "none.so: cannot be preloaded (", "proxy"] {
-        let ours: Vec<&str> = run
-            .stderr
-            .lines()
-            .filter(|line| line.contains("restart-php-fpm:") || line.contains("safe-service-restart:"))
-            .collect();
-        assert!(!ours.iter().any(|line| line.contains(word)), "'{word}' got through: {run}");
+                       https_proxy=http://127.0.0.1:9 HOME=/tmp/home RUST_LOG=trace RUST_BACKTRACE=1 RES_OPTIONS=debug";
+    let script = format!("export {environment}; exec /usr/bin/sudo -n {RESTART} 2>/tmp/said");
+    let run = host.spawn(&["runuser", "-u", DEPLOYER, "--", "sh", "-c", &script])?;
+    // The environment of the program itself, while it waits for the unit to settle.
+    let environ = "for p in $(pgrep -x safe-service-re); do tr '\\0' '\\n' </proc/$p/environ; done; cat /tmp/said";
+    let seen = testbed::wait::until_some("the restart", std::time::Duration::from_secs(30), || {
+        let seen = host.exec(&["sh", "-c", environ])?.stdout;
+        Ok(Some(seen).filter(|seen| seen.contains("restarting 'php8.2-fpm")))
+    })?;
+    for name in NAMES.split(' ') {
+        assert!(!seen.lines().any(|line| line.starts_with(&format!("{name}="))), "'{name}' got through: {seen}");
+    }
+    let ended = run.wait(std::time::Duration::from_secs(60))?;
+    let said = host.read("/tmp/said")?;
+    expect(&ended, 0);
+    for word in ["trace: ", "debug: ", "127.0.0.1:9"] {
+        assert!(!said.contains(word), "'{word}' got through: {said}");
     }
     assert_ne!(php(&site)?, before);
     Ok(())
+}
+
+/// sudo hands on resource limits, ignored signals and the working folder as they are.
+#[test]
+fn the_callers_limits_end_no_run_in_the_middle() -> Result<()> {
+    let site = site()?;
+    let before = php(&site)?;
+    // Soft ones: to lift a hard one root needs a right that it may not have where tests run, as in a container.
+    let limits = "ulimit -S -f 1; ulimit -S -t 1; ulimit -S -v 100000; ulimit -S -n 20; trap '' TERM; cd /tmp";
+    let run = deployer(&site, &format!("{limits}; sudo -n {RESTART}"))?;
+    expect(&run, 0);
+    assert_ne!(php(&site)?, before);
+    site.wait_pooled(0, true)
 }
 
 #[test]

@@ -19,6 +19,9 @@ const PURPOSE: &str = "the time of the last restart";
 /// A record has some 100 bytes and a reason.
 const LONGEST: u64 = 64 * 1024;
 
+/// What stands there for no restart at all.
+const NEVER: u64 = 0;
+
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastRestart {
@@ -57,6 +60,26 @@ pub fn begin(folder: &Path, unit: &UnitName, this: &LastRestart, interval: Durat
     Ok(Leave::Granted)
 }
 
+/// Takes back that a restart was begun, since it was not: what was there before is there again. A crash in between counts as a
+/// restart.
+pub fn take_back(
+    folder: &Path,
+    unit: &UnitName,
+    this: &LastRestart,
+    before: Option<&LastRestart>,
+) -> Result<(), FolderError> {
+    let folder = StateFolder::lock(folder, PURPOSE)?;
+    let name = file(unit);
+    // Another run may have begun one meanwhile.
+    if read(&folder, &name)?.as_ref() != Some(this) {
+        return Ok(());
+    }
+    let never = LastRestart { began: NEVER, because: String::new() };
+    let text = serde_json::to_vec(before.unwrap_or(&never));
+    let text = text.map_err(|error| io_error(&folder, &name, error.into()))?;
+    folder.write(&name, &text)
+}
+
 /// The last restart of a unit.
 pub fn look(folder: &Path, unit: &UnitName) -> Result<Option<LastRestart>, FolderError> {
     match StateFolder::look(folder, PURPOSE)? {
@@ -82,7 +105,7 @@ fn read(folder: &StateFolder, name: &str) -> Result<Option<LastRestart>, FolderE
     if let Err(error) = &record {
         log::warn!("cannot understand '{}', and do without it: {error}", folder.path(name).display());
     }
-    Ok(record.ok())
+    Ok(record.ok().filter(|last: &LastRestart| last.began != NEVER))
 }
 
 fn io_error(folder: &StateFolder, name: &str, source: std::io::Error) -> FolderError {
@@ -109,6 +132,22 @@ mod tests {
 
     fn begin_at(folder: &Path, began: u64) -> Leave {
         begin(folder, &unit(), &at(began), HOUR).unwrap()
+    }
+
+    #[test]
+    fn a_restart_that_was_not_made_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        assert_eq!(begin_at(&folder, NOW), Leave::Granted);
+        take_back(&folder, &unit(), &at(NOW), None).unwrap();
+        assert_eq!(look(&folder, &unit()).unwrap(), None);
+        assert_eq!(begin_at(&folder, NOW + 1), Leave::Granted);
+        take_back(&folder, &unit(), &at(NOW + 1), Some(&at(NOW - 7200))).unwrap();
+        assert_eq!(look(&folder, &unit()).unwrap(), Some(at(NOW - 7200)));
+        // Not that of another run.
+        assert_eq!(begin_at(&folder, NOW + 2), Leave::Granted);
+        take_back(&folder, &unit(), &at(NOW + 1), None).unwrap();
+        assert_eq!(look(&folder, &unit()).unwrap(), Some(at(NOW + 2)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::error::ErrorKind;
 use host::logging::{self, Verbosity};
-use host::{Environment, Signals, Systemctl, environment, output, signals, syslog, textfile};
+use host::{Environment, Signals, Systemctl, environment, inherited, output, signals, syslog, textfile};
 use php_fpm::{AskFault, Cleared};
 use restart_core::{ExitCode, Failure, Signal, Stop, UnitName};
 
@@ -28,11 +28,22 @@ const ALL: &str = "php*-fpm.service";
 
 /// What Nagios takes for "it cannot be told".
 const NAGIOS_UNKNOWN: u8 = 3;
+/// The exit codes by which the restart says that it restarted nothing (the table in safe-service-restart(8)).
+const NOT_RESTARTED: [u8; 6] = [
+    ExitCode::Failed as u8,
+    ExitCode::Usage as u8,
+    ExitCode::Unreachable as u8,
+    ExitCode::TryLater as u8,
+    ExitCode::NotPermitted as u8,
+    ExitCode::Configuration as u8,
+];
 
 /// The program.
 pub fn main() -> Exit {
     // First of all, while there is one thread: nothing below can be steered through the environment.
     let environment = environment::take();
+    inherited::lift_limits();
+    inherited::leave_folder();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
@@ -243,8 +254,17 @@ impl Run<'_> {
             report.done = Done::WouldRestart;
             return;
         }
-        report.last_restart = Some(this);
+        let before = report.last_restart.replace(this.clone());
         self.start(report, because);
+        if let Done::Ran(code) = report.done
+            && NOT_RESTARTED.contains(&code)
+        {
+            let folder = Path::new(last_restart::FOLDER);
+            if let Err(error) = last_restart::take_back(folder, &unit, &this, before.as_ref()) {
+                log::warn!("'{unit}' counts as restarted now, and was not: {error}");
+            }
+            report.last_restart = before;
+        }
     }
 
     /// Has it restarted.

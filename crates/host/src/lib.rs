@@ -15,6 +15,7 @@ pub mod environment;
 pub mod fqdn;
 mod handed_down;
 pub mod ids;
+pub mod inherited;
 pub mod journal;
 pub mod lock;
 pub mod logging;

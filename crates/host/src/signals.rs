@@ -4,7 +4,8 @@
 //! One event can send several signals: a terminal that goes away has its shell and the kernel both send SIGHUP, and sudo
 //! pass on one of them. So only what comes a while after the first counts as a second request.
 //!
-//! A signal that was ignored when we were started (`nohup`, a shell's background job) stays ignored. SIGPIPE is ignored
+//! SIGHUP or SIGINT that was ignored when we were started (`nohup`, a shell's background job) stays ignored; SIGTERM, which nobody
+//! has a reason to ignore for us, never is. SIGPIPE is ignored
 //! already: Rust's runtime does so before `main`, and a test here makes sure of it. `safe-service-restart | head` must not
 //! die with the host depooled.
 
@@ -64,7 +65,8 @@ impl Signals {
     /// Installs the handlers. Fails only if the system refuses a handler, a pair of sockets or a thread.
     pub fn listen() -> io::Result<Self> {
         let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
-        let heeded = HEEDED.into_iter().filter(|signal| !is_in(ignored, number(*signal)));
+        let heeded = |signal: &Signal| *signal == Signal::Terminate || !is_in(ignored, number(*signal));
+        let heeded = HEEDED.into_iter().filter(heeded);
         let mut signals = signal_hook::iterator::Signals::new(heeded.map(number))?;
         let came = Arc::new(Mutex::new(Came::default()));
         let taken = Arc::clone(&came);

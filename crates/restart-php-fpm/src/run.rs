@@ -13,7 +13,7 @@ use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
 use host::trusted::{self, TrustError};
-use host::{Environment, JournalFile, Look, Monotonic, Systemctl, environment, ids, lock};
+use host::{Environment, JournalFile, Look, Monotonic, Systemctl, environment, ids, inherited, lock};
 use restart_core::{Clock as _, ExitCode, Failure, Phase, Report, UnitName, span};
 
 use crate::check;
@@ -40,6 +40,8 @@ const UNITS: &str = "php*-fpm.service";
 pub fn main() -> std::process::ExitCode {
     // First of all, while there is one thread: nothing below can be steered through the environment.
     let environment = environment::take();
+    inherited::lift_limits();
+    inherited::leave_folder();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -106,9 +108,12 @@ fn run(asked: &Asked, environment: &Environment) -> Result<Report, Failure> {
         if already_done(asked, &file, &units, &systemctl, environment)? {
             return Ok(Report::nothing_to_do("every unit was restarted since, nothing was changed"));
         }
-        // PHP-FPM opens its log for that, which is root's.
-        if file.test.unwrap_or(true) && environment::is_root() {
-            check::configurations(&mut systemctl, &units)?;
+        match (file.test.unwrap_or(true), environment::is_root()) {
+            (true, true) => check::configurations(&mut systemctl, &units)?,
+            (true, false) => {
+                log::warn!("PHP-FPM's configuration is not tested: it opens its log for that, which is root's");
+            }
+            (false, _) => {}
         }
     }
     let error = safe_service_restart(&arguments(asked, &file, &units), environment).exec();

@@ -63,7 +63,9 @@ impl Probe for Services {
                 continue;
             };
             for page in &fpm.status {
-                let left = until.saturating_duration_since(Instant::now());
+                // In hundredths of a second, for whoever reads it.
+                let left = until.saturating_duration_since(Instant::now()).as_millis() / 10 * 10;
+                let left = Duration::from_millis(u64::try_from(left).unwrap_or(u64::MAX));
                 let status =
                     page.ask(left).map_err(|error| NoCount { why: error.to_string(), busy: error.is_time_out() })?;
                 requests = requests.saturating_add(status.in_flight()).saturating_add(status.queued().unwrap_or(0));

@@ -7,7 +7,7 @@ use conftool::Audit;
 use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
-use host::{Holder, Monotonic, Signals, Systemctl, environment, fqdn, ids, signals, syslog};
+use host::{Holder, Monotonic, Signals, Systemctl, environment, fqdn, ids, inherited, signals, syslog};
 use load_balancer::{AllAtOnce, PyBal};
 use restart_core::{
     ExitCode, Failure, Job, Journal, JournalError, LoadBalancers, Origin, Parts, Phase, PoolStore, Probe, Purpose,
@@ -27,6 +27,7 @@ const TOOL: &str = env!("CARGO_PKG_NAME");
 pub fn main() -> std::process::ExitCode {
     // First of all, while there is one thread: nothing below can be steered through the environment.
     let environment = environment::take();
+    inherited::lift_limits();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
