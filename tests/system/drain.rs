@@ -8,9 +8,13 @@ use testbed::{Result, load, wait};
 
 use crate::{PAGES, POOL_FILE, expect, field, php, restart, says, site, tool};
 
-/// A site whose PHP-FPM has all its pages.
+/// A site whose PHP-FPM has all its pages, and a second pool beside the one that the web server uses.
 fn with_pages() -> Builder {
-    site().each_host(|host| host.file(POOL_FILE, PAGES))
+    let second = PAGES.replace("[www]", "[second]").replace("/run/php/status.sock", "/run/php/second-status.sock");
+    let second = format!(
+        "{second}user = www-data\ngroup = www-data\nlisten = /run/php/second.sock\npm = static\npm.max_children = 2\n"
+    );
+    site().each_host(move |host| host.file(POOL_FILE, PAGES).file("/etc/php/8.2/fpm/pool.d/zz-second.conf", &second))
 }
 
 /// A request to the first host itself that takes so long, begun before this returns; what came of it.

@@ -211,7 +211,14 @@ fn a_full_cache_is_restarted_by_the_shipped_unit_without_losing_a_request() -> R
 
     testbed::load::fetch(host.web(), "/fill.php", Duration::from_secs(20))?;
     let load = site.load().rate(60).slow(6, Duration::from_millis(300)).start()?;
-    host.exec(&["systemctl", "start", unit])?.success()?;
+    // Not in a day's time, but soon, and once.
+    let soon = "[Timer]\nOnCalendar=\nOnActiveSec=1s\nRandomizedDelaySec=0\nAccuracySec=1us\nPersistent=no\n";
+    host.write("/etc/systemd/system/check-and-restart-php@.timer.d/soon.conf", soon)?;
+    host.exec(&["systemctl", "daemon-reload"])?.success()?;
+    host.exec(&["systemctl", "restart", &format!("{unit}.timer")])?.success()?;
+    testbed::wait::until("the timer's restart", Duration::from_secs(60), || {
+        Ok(php(&site)? != before && host.property(unit, "ActiveState")? == "inactive")
+    })?;
     site.wait_pooled(0, true)?;
     let report = load.stop()?;
     assert_eq!(report.lost, 0, "{report:?}");

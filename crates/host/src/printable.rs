@@ -18,7 +18,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Control characters, line separators, and the marks that change the direction of writing.
-fn is_treacherous(c: char) -> bool {
+pub(crate) fn is_treacherous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

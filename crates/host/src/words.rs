@@ -1,6 +1,8 @@
 //! What callers may write that ends in logs and reports: a reason, and the name of a run. Bounded, and without what could forge a
 //! line of its own; the journal and JSON escape the rest.
 
+use crate::printable::is_treacherous;
+
 /// The bytes a reason may take in a log line.
 const LONGEST_REASON: usize = 512;
 /// The characters of a run's name. Those that these tools make have 32.
@@ -8,7 +10,7 @@ const LONGEST_RUN: usize = 64;
 
 /// Reads a reason: one line, of a length that one can read.
 pub fn reason(text: &str) -> Result<String, String> {
-    if text.chars().any(char::is_control) {
+    if text.chars().any(is_treacherous) {
         return Err("has a control character or more than one line".to_owned());
     }
     if text.len() > LONGEST_REASON {
@@ -34,7 +36,7 @@ mod tests {
     fn a_reason_is_one_line_of_a_bounded_length() {
         assert_eq!(reason("deploy of 1.43, \"na\u{ef}ve\""), Ok("deploy of 1.43, \"na\u{ef}ve\"".to_owned()));
         let long = "x".repeat(513);
-        for text in ["two\nlines", "\u{1b}[2J", "\u{7f}", "\u{85}", &long] {
+        for text in ["two\nlines", "\u{1b}[2J", "\u{7f}", "\u{85}", "\u{202e}", "\u{2028}", &long] {
             assert!(reason(text).is_err(), "{text:?} passed");
         }
     }
