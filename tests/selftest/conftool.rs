@@ -80,6 +80,7 @@ fn a_host_is_told_where_etcd_is_and_which_pools_there_are() -> Result<()> {
         service: "php".to_owned(),
         port: 80,
         balancers: vec!["lvs1.eqiad.test".to_owned(), "lvs2.eqiad.test".to_owned()],
+        lb: None,
     };
     let files = host_files(Driver::V3, &etcd.conftool_access(), "eqiad", &[pool])?;
     let file = |path: &str| files.iter().find(|file| file.path.as_os_str() == path).expect(path);

@@ -230,6 +230,8 @@ pub struct CatalogPool {
     pub port: u16,
     /// Its load balancers.
     pub balancers: Vec<String>,
+    /// What they are, where that is not PyBal: `haproxy`.
+    pub lb: Option<&'static str>,
 }
 
 /// A file to be put on a host.
@@ -291,13 +293,16 @@ fn config_yaml(driver: Driver, etcdrc: &str) -> String {
 
 fn catalog(pools: &[CatalogPool]) -> String {
     let mut text = String::new();
-    for CatalogPool { name, cluster, service, port, balancers } in pools {
+    for CatalogPool { name, cluster, service, port, balancers, lb } in pools {
         // Writing to a string cannot fail.
         let _ = write!(
             text,
             "{name}:\n  cluster: {cluster}\n  service: {service}\n  port: {port}\n  servers: [{}]\n",
             balancers.join(", ")
         );
+        if let Some(lb) = lb {
+            let _ = writeln!(text, "  lb: {lb}");
+        }
     }
     text
 }

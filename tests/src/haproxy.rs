@@ -7,15 +7,22 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::process::Daemon;
-use crate::scratch;
+use crate::{scratch, wait};
 
+/// The control socket, in the folder of its own that each one has.
+const SOCKET: &str = "admin.sock";
+/// The process that we start and end is a master, and the one that serves is its child, which ends with it.
+const RELOADABLE: &[&str] = &["-W", "-db"];
 const READY_LIMIT: Duration = Duration::from_secs(10);
+/// A reload takes some 50 ms.
+const RELOAD_LIMIT: Duration = Duration::from_secs(2);
 /// The runtime API answers in microseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -57,7 +64,7 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Haproxy {
     // Before `folder`: it ends before its socket goes.
-    _daemon: Daemon,
+    daemon: Daemon,
     control: Control,
     _folder: TempDir,
 }
@@ -65,17 +72,49 @@ pub struct Haproxy {
 impl Haproxy {
     /// Starts one HAProxy for these pools and waits until it answers.
     pub fn start(pools: &[Pool]) -> Result<Self> {
-        let folder = scratch::folder("haproxy")?;
-        let socket = folder.path().join("admin.sock");
-        let config = folder.path().join("haproxy.cfg");
-        fs::write(&config, configuration(pools, &socket)).context("cannot write haproxy.cfg")?;
-        let log = folder.path().join("log");
         // In the foreground: the process we start is the one we end.
-        let arguments = ["-db".to_owned(), "-f".to_owned(), config.display().to_string()];
+        Self::run(&["-db"], |folder| configuration(pools, None, &folder.join(SOCKET)))
+    }
+
+    /// The same, and it can be asked at `api` as well, at the level of an onlooker, and be reloaded. Its servers begin with
+    /// traffic, which is what a reload brings back.
+    pub fn start_with_api(pools: &[Pool], api: SocketAddr) -> Result<Self> {
+        Self::run(RELOADABLE, |folder| configuration(pools, Some(api), &folder.join(SOCKET)))
+    }
+
+    /// Starts one with a configuration of the caller's, below a section `global` that has the control socket. It can be reloaded.
+    pub fn start_with(sections: &str) -> Result<Self> {
+        Self::run(RELOADABLE, |folder| format!("{}{sections}", global(&folder.join(SOCKET))))
+    }
+
+    fn run(mode: &[&str], configuration: impl FnOnce(&Path) -> String) -> Result<Self> {
+        let folder = scratch::folder("haproxy")?;
+        let config = folder.path().join("haproxy.cfg");
+        fs::write(&config, configuration(folder.path())).context("cannot write haproxy.cfg")?;
+        let log = folder.path().join("log");
+        let mut arguments: Vec<String> = mode.iter().map(ToString::to_string).collect();
+        arguments.extend(["-f".to_owned(), config.display().to_string()]);
         let mut daemon = Daemon::start("haproxy", "/usr/sbin/haproxy", &arguments, &log)?;
-        let control = Control { socket };
+        let control = Control { socket: folder.path().join(SOCKET) };
         daemon.wait_ready(READY_LIMIT, || Ok(control.command("show info").is_ok()))?;
-        Ok(Self { _daemon: daemon, control, _folder: folder })
+        Ok(Self { daemon, control, _folder: folder })
+    }
+
+    /// Reloads the configuration, as `systemctl reload` does, and waits until another process answers. Only for one
+    /// that says it can be.
+    pub fn reload(&mut self) -> Result<()> {
+        let before = self.control.worker()?;
+        let mut asked: Option<Instant> = None;
+        let done = wait::until("haproxy to be reloaded", READY_LIMIT, || {
+            // A master that was started a moment ago, whose worker answers already, ignores it.
+            if asked.is_none_or(|at| at.elapsed() > RELOAD_LIMIT) {
+                asked = Some(Instant::now());
+                self.daemon.signal(Signal::SIGUSR2)?;
+            }
+            // While one process hands over to the other, nobody may answer.
+            Ok(self.control.worker().is_ok_and(|now| now != before))
+        });
+        done.with_context(|| self.daemon.last_words())
     }
 
     /// A handle on the runtime API.
@@ -97,6 +136,19 @@ pub struct Control {
 }
 
 impl Control {
+    /// The path of its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The process that answers.
+    fn worker(&self) -> Result<String> {
+        let info = self.command("show info")?;
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid: "));
+        pid.map(ToOwned::to_owned).context("haproxy does not say its process id")
+    }
+
     /// Gives a server traffic or takes it away. Servers out of service keep their requests in flight, as behind LVS.
     pub fn set(&self, pool: &str, server: &str, traffic: Traffic) -> Result<()> {
         let orders = match traffic {
@@ -130,13 +182,24 @@ impl Control {
     }
 }
 
-fn configuration(pools: &[Pool], socket: &Path) -> String {
-    let mut text = format!(
+fn global(socket: &Path) -> String {
+    format!(
         "global\n\
          \x20 stats socket {} mode 600 level admin\n\
          \x20 nbthread 1\n\
-         \x20 maxconn 4000\n\
-         defaults\n\
+         \x20 maxconn 4000\n",
+        socket.display()
+    )
+}
+
+fn configuration(pools: &[Pool], api: Option<SocketAddr>, socket: &Path) -> String {
+    let mut text = global(socket);
+    if let Some(address) = api {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  stats socket ipv4@{address} level user");
+    }
+    text.push_str(
+        "defaults\n\
          \x20 mode http\n\
          \x20 timeout connect 2s\n\
          \x20 timeout client 60s\n\
@@ -147,17 +210,16 @@ fn configuration(pools: &[Pool], socket: &Path) -> String {
          # like a request that a restart has killed.\n\
          \x20 option httpclose\n\
          \x20 http-reuse never\n",
-        socket.display()
     );
     for Pool { name, listen, servers } in pools {
-        // Writing to a string cannot fail.
         let _ = write!(
             text,
             "frontend {name}\n  bind {listen}\n  default_backend {name}\n\
              backend {name}\n  balance roundrobin\n"
         );
         for (server, address) in servers {
-            let _ = writeln!(text, "  server {server} {address} disabled");
+            let first = if api.is_some() { "" } else { " disabled" };
+            let _ = writeln!(text, "  server {server} {address}{first}");
         }
     }
     text

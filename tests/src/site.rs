@@ -41,6 +41,9 @@ pub const SERVICE: &str = "php";
 /// The unit that serves the site's pages, and that is to be restarted.
 pub const UNIT: &str = "php8.2-fpm";
 
+/// Where HAProxy's runtime API listens on a load balancer's address, for those who may only look.
+const API_PORT: u16 = 9999;
+
 /// How long traffic may take to follow etcd, with a burst of events before it.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(30);
 
@@ -60,6 +63,7 @@ pub struct Builder {
     balancers: usize,
     hosts: Vec<String>,
     pools: Vec<PoolPlan>,
+    haproxy: bool,
     reopen: Duration,
     binaries: Vec<String>,
     customise: Vec<Customise>,
@@ -84,6 +88,14 @@ impl Builder {
     #[must_use]
     pub fn balancers(mut self, count: usize) -> Self {
         self.balancers = count;
+        self
+    }
+
+    /// The hosts know the load balancers as HAProxies, and ask these; the stand-in for PyBal is then the glue that has HAProxy
+    /// follow etcd.
+    #[must_use]
+    pub fn haproxy(mut self) -> Self {
+        self.haproxy = true;
         self
     }
 
@@ -139,8 +151,13 @@ impl Builder {
             .map(|balancer| (balancer.name.clone(), balancer.address.ip()))
             .chain(builders.iter().map(|host| (host.name().to_owned(), host.address().ip())))
             .collect();
-        let balancer_names: Vec<String> = balancers.iter().map(|balancer| balancer.name.clone()).collect();
-        let catalog: Vec<_> = self.pools.iter().map(|pool| pool.in_catalog(&balancer_names)).collect();
+        let in_catalog = |balancer: &Balancer| match self.haproxy {
+            true => format!("{}:{API_PORT}", balancer.name),
+            false => balancer.name.clone(),
+        };
+        let balancer_names: Vec<String> = balancers.iter().map(in_catalog).collect();
+        let lb = self.haproxy.then_some("haproxy");
+        let catalog: Vec<_> = self.pools.iter().map(|pool| pool.in_catalog(&balancer_names, lb)).collect();
         let files = conftool::host_files(self.driver, &access, DC, &catalog)?;
         builders = builders
             .into_iter()
@@ -199,7 +216,10 @@ impl Builder {
                 servers: servers.to_vec(),
             })
             .collect();
-        let haproxy = Haproxy::start(&pools)?;
+        let haproxy = match self.haproxy {
+            true => Haproxy::start_with_api(&pools, address.port(API_PORT))?,
+            false => Haproxy::start(&pools)?,
+        };
         let pybal = Pybal::builder(self.driver).address(address.clone()).reopen(self.reopen).haproxy(haproxy.control());
         let pybal = self.pools.iter().fold(pybal, |pybal, pool| {
             pybal.pool(&pool.name, pool.port, &conftool::folder(DC, CLUSTER, &pool.service))
@@ -209,13 +229,14 @@ impl Builder {
 }
 
 impl PoolPlan {
-    fn in_catalog(&self, balancers: &[String]) -> CatalogPool {
+    fn in_catalog(&self, balancers: &[String], lb: Option<&'static str>) -> CatalogPool {
         CatalogPool {
             name: self.name.clone(),
             cluster: CLUSTER.to_owned(),
             service: self.service.clone(),
             port: self.port,
             balancers: balancers.to_vec(),
+            lb,
         }
     }
 }
@@ -252,6 +273,7 @@ impl Site {
             balancers: 2,
             hosts: vec![format!("mw1.{DC}.test"), format!("mw2.{DC}.test")],
             pools: vec![PoolPlan { name: POOL.to_owned(), service: SERVICE.to_owned(), port: 80 }],
+            haproxy: false,
             reopen: Duration::from_secs(1),
             binaries: Vec::new(),
             customise: Vec::new(),
@@ -285,6 +307,12 @@ impl Site {
     #[must_use]
     pub fn haproxy(&self, index: usize) -> &Haproxy {
         &self.balancers[index].haproxy
+    }
+
+    /// The same, to reload it.
+    #[must_use]
+    pub fn haproxy_mut(&mut self, index: usize) -> &mut Haproxy {
+        &mut self.balancers[index].haproxy
     }
 
     /// The name of a load balancer: `lvs1.eqiad.test`.

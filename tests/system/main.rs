@@ -4,6 +4,7 @@
 //! - `main_job`: the safe restart under load, in both drivers, and its halves;
 //! - `emergency`: `--force`, with nothing else alive;
 //! - `balancers`: every fault of a load balancer;
+//! - `haproxy`: a pool whose load balancers are HAProxies, asked over their runtime API;
 //! - `store`: etcd away, frozen, with TLS and passwords, and what operators write meanwhile;
 //! - `drain`: requests in flight before the restart, and whether the service serves after it;
 //! - `php`: `restart-php-fpm`, as root calls it;
@@ -19,6 +20,7 @@
 mod balancers;
 mod drain;
 mod emergency;
+mod haproxy;
 mod main_job;
 mod nothing_forgotten;
 mod php;

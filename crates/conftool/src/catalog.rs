@@ -6,9 +6,17 @@
 //!   service: php
 //!   port: 80
 //!   servers: [lvs1001.example, "lvs1002.example:9090"]
-//!   lb: pybal            # ours; the default. "none": no load balancer sends to this pool
+//!   lb: pybal            # ours; the default. "haproxy"; "none": no load balancer sends to this pool
 //!   min_pooled: 50%      # ours; so many hosts, or so large a share, have to stay pooled
 //!   ready_url: http://localhost/ready   # ours; has to answer before a host goes back
+//! behind-haproxy:
+//!   cluster: appserver
+//!   service: php
+//!   port: 80
+//!   servers: ["lb1:9999", /run/haproxy/admin.sock]   # where the runtime API listens
+//!   lb: haproxy
+//!   backend: appservers  # ours; what HAProxy calls the pool, by default as we do
+//!   server: "{short}"    # ours; what it calls a host, by default "{fqdn}"
 //! ```
 //!
 //! Only the pools asked for are looked into: a broken entry of another team must not stop a restart.
@@ -16,7 +24,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use restart_core::{Balancer, NameError, Pool, PoolName, Share, Tag};
+use restart_core::{BackendName, Balancer, NameError, Pool, PoolName, Protocol, ServerPattern, Share, Tag};
 use serde_json::{Map, Value};
 
 use crate::endpoint::{Endpoint, Scheme};
@@ -67,7 +75,8 @@ impl Catalog {
 }
 
 /// Keys read here.
-const KNOWN: [&str; 7] = ["cluster", "service", "port", "servers", "lb", "min_pooled", "ready_url"];
+const KNOWN: [&str; 9] =
+    ["cluster", "service", "port", "servers", "lb", "backend", "server", "min_pooled", "ready_url"];
 
 /// Reads one entry; the error is what is wrong with it.
 fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
@@ -82,12 +91,14 @@ fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
         Some(port) => (port.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0))
             .ok_or("'port' must be a number from 1 to 65535")?,
     };
+    let (protocol, balancers) = balancers(name, entry)?;
     Ok(Pool {
         name: name.clone(),
         cluster: tag(entry, "cluster")?,
         service: tag(entry, "service")?,
         port,
-        balancers: balancers(entry)?,
+        balancers,
+        protocol,
         min_pooled: min_pooled(entry)?,
         ready_url: ready_url(entry)?,
     })
@@ -126,26 +137,75 @@ fn tag(entry: &Map<String, Value>, key: &str) -> Result<Tag, String> {
     }
 }
 
-fn balancers(entry: &Map<String, Value>) -> Result<Vec<Balancer>, String> {
-    let servers = match entry.get("servers") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(servers)) => servers.iter().map(balancer).collect::<Result<_, _>>()?,
-        Some(_) => return Err("'servers' must be a list of load balancers".to_owned()),
-    };
+/// Who sends to the pool, and what they speak.
+fn balancers(name: &PoolName, entry: &Map<String, Value>) -> Result<(Protocol, Vec<Balancer>), String> {
     let kind = match entry.get("lb") {
         None => "pybal",
         Some(Value::String(kind)) => kind,
         Some(_) => return Err("'lb' must be a string".to_owned()),
+    };
+    let protocol = if kind == "haproxy" { haproxy(name, entry)? } else { Protocol::PyBal };
+    let read = |server| match protocol {
+        Protocol::PyBal => balancer(server),
+        Protocol::Haproxy { .. } => runtime_api(server),
+    };
+    let servers = match entry.get("servers") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(servers)) => servers.iter().map(read).collect::<Result<_, _>>()?,
+        Some(_) => return Err("'servers' must be a list of load balancers".to_owned()),
     };
     if let Some(twice) = servers.iter().enumerate().find(|(place, server)| servers[..*place].contains(server)) {
         // It would count as two of a quorum.
         return Err(format!("'{}' is named twice in 'servers'", twice.1));
     }
     match (kind, servers.is_empty()) {
-        ("pybal", false) | ("none", true) => Ok(servers),
-        ("pybal", true) => Err("it has no 'servers'; a pool without load balancers says 'lb: none'".to_owned()),
+        ("pybal" | "haproxy", false) | ("none", true) => Ok((protocol, servers)),
+        ("pybal" | "haproxy", true) => {
+            Err("it has no 'servers'; a pool without load balancers says 'lb: none'".to_owned())
+        }
         ("none", false) => Err("it says 'lb: none', and names load balancers in 'servers'".to_owned()),
-        (other, _) => Err(format!("'lb' is '{other}'; known are 'pybal' and 'none'")),
+        (other, _) => Err(format!("'lb' is '{other}'; known are 'pybal', 'haproxy' and 'none'")),
+    }
+}
+
+/// What HAProxy calls the pool and this host.
+fn haproxy(name: &PoolName, entry: &Map<String, Value>) -> Result<Protocol, String> {
+    let backend = match entry.get("backend") {
+        None => BackendName::new(name.as_str()).map_err(|error| format!("it needs a 'backend': {error}"))?,
+        Some(Value::String(backend)) => {
+            BackendName::new(backend.as_str()).map_err(|error| format!("'backend': {error}"))?
+        }
+        Some(_) => return Err("'backend' must be a string".to_owned()),
+    };
+    let server = match entry.get("server") {
+        None => ServerPattern::default(),
+        Some(Value::String(server)) => {
+            ServerPattern::new(server.as_str()).map_err(|error| format!("'server': {error}"))?
+        }
+        Some(_) => return Err("'server' must be a string".to_owned()),
+    };
+    Ok(Protocol::Haproxy { backend, server })
+}
+
+/// Where HAProxy's runtime API listens, which is no port of its own: `name:port`, `[IPv6]:port`, or the path of a socket.
+fn runtime_api(value: &Value) -> Result<Balancer, String> {
+    /// What fits into the kernel's address of a socket with the zero behind it (`unix(7)`: 108 bytes).
+    const LONGEST_PATH: usize = 107;
+
+    match value {
+        Value::String(path) if path.starts_with('/') => {
+            if path.len() > LONGEST_PATH || path.ends_with('/') || path.chars().any(char::is_control) {
+                return Err(format!("'{}' in 'servers' is not the path of a socket", path.escape_debug()));
+            }
+            Ok(Balancer { host: path.clone(), port: None })
+        }
+        value => match balancer(value)? {
+            Balancer { host, port: None } => Err(format!(
+                "'{host}' in 'servers' has no port: HAProxy's runtime API is at 'HOST:PORT', or a socket such as \
+                 '/run/haproxy/admin.sock'"
+            )),
+            balancer => Ok(balancer),
+        },
     }
 }
 
@@ -239,6 +299,27 @@ also-broken: 7
     }
 
     #[test]
+    fn a_pool_behind_haproxy_says_where_its_runtime_api_is_and_what_it_calls_a_host() {
+        const TEXT: &str = "
+plain: {cluster: c, service: s, port: 80, lb: haproxy, servers: ['lb1:9999', '[::1]:9999', /run/haproxy/admin.sock]}
+named: {cluster: c, service: s, port: 80, lb: haproxy, servers: [/a], backend: be_php, server: 'web-{short}'}
+plus+: {cluster: c, service: s, port: 80, lb: haproxy, servers: [/a]}
+pybal: {cluster: c, service: s, port: 80, servers: [l], backend: somebody's}
+";
+        let found = pools(TEXT, &["plain", "named", "pybal"]).unwrap();
+        let balancers: Vec<String> = found[0].balancers.iter().map(ToString::to_string).collect();
+        assert_eq!(balancers, ["lb1:9999", "[::1]:9999", "/run/haproxy/admin.sock"]);
+        let haproxy = |backend: &str, server: &str| Protocol::Haproxy {
+            backend: BackendName::new(backend).unwrap(),
+            server: ServerPattern::new(server).unwrap(),
+        };
+        let protocols: Vec<Protocol> = found.iter().map(|pool| pool.protocol.clone()).collect();
+        assert_eq!(protocols, [haproxy("plain", "{fqdn}"), haproxy("be_php", "web-{short}"), Protocol::PyBal]);
+        // HAProxy could not have a backend of this name.
+        assert!(pools(TEXT, &["plus+"]).unwrap_err().contains("it needs a 'backend': 'plus+' is not"));
+    }
+
+    #[test]
     fn a_pool_that_is_not_there_is_named_with_those_that_are() {
         assert_eq!(
             pools(PUPPETS, &["appserver"]).unwrap_err(),
@@ -276,6 +357,18 @@ also-broken: 7
             ("{cluster: c, service: s, port: 80, servers: ['a:b:c']}", "'a:b:c' in 'servers'"),
             ("{cluster: c, service: s, port: 80, servers: [l], lb: none}", "it says 'lb: none', and names"),
             ("{cluster: c, service: s, port: 80, servers: [l], lb: magic}", "'lb' is 'magic'"),
+            ("{cluster: c, service: s, port: 80, servers: [l], lb: [haproxy]}", "'lb' must be a string"),
+            ("{cluster: c, service: s, port: 80, servers: [/run/x]}", "'/run/x' in 'servers' is not a host"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy}", "it has no 'servers'"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [l]}", "'l' in 'servers' has no port"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: ['::1']}", "'::1' in 'servers' has no port"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [run/x]}", "'run/x' in 'servers' is not a"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [/run/]}", "'/run/' in 'servers' is not the"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [/x, /x]}", "'/x' is named twice"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [/x], backend: 'a b'}", "'backend': 'a b' is"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [/x], backend: 7}", "'backend' must be a"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [/x], server: '{host}'}", "'server': '{host}'"),
+            ("{cluster: c, service: s, port: 80, lb: haproxy, servers: [/x], server: [a]}", "'server' must be a"),
             ("{cluster: c, service: s, port: 80, servers: [l], min_pooled: 101%}", "'min_pooled': '101%' is not"),
             ("{cluster: c, service: s, port: 80, servers: [l], min_pooled: [1]}", "'min_pooled' must be"),
             ("{cluster: c, service: s, port: 80, servers: [l, m, l]}", "'l' is named twice in 'servers'"),

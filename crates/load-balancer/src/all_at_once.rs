@@ -115,7 +115,7 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use std::sync::{Barrier, Mutex};
 
-    use restart_core::{Balancer, Fqdn, PoolName};
+    use restart_core::{Balancer, Fqdn, PoolName, Protocol};
 
     use super::*;
 
@@ -127,6 +127,7 @@ mod tests {
             pool: PoolName::new("appservers").unwrap(),
             port: 80,
             host: Fqdn::new("mw1.test").unwrap(),
+            protocol: Protocol::PyBal,
         }
     }
 

@@ -56,7 +56,8 @@ fn reason(error: &Error, at_most: Duration) -> String {
     }
 }
 
-fn io_reason(error: &io::Error, at_most: Duration) -> String {
+/// What went wrong on a socket, in a few words.
+pub(crate) fn io_reason(error: &io::Error, at_most: Duration) -> String {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
     match error.kind() {
         ConnectionRefused => "connection refused".to_owned(),

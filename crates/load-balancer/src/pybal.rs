@@ -35,7 +35,7 @@ impl Technology for PyBal {
 
 /// The address of a server's state. Pool and host are names that need no escaping; the load balancer is the catalog's text.
 fn url(question: &Question) -> Result<String, String> {
-    let Question { balancer: Balancer { host: balancer, port }, pool, port: pool_port, host } = question;
+    let Question { balancer: Balancer { host: balancer, port }, pool, port: pool_port, host, .. } = question;
     let is_name = !balancer.is_empty() && balancer.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let authority = match balancer.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
@@ -83,7 +83,7 @@ fn state(body: &[u8]) -> Result<Verdict, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use restart_core::{Fqdn, PoolName};
+    use restart_core::{Fqdn, PoolName, Protocol};
 
     use super::*;
 
@@ -97,6 +97,7 @@ mod tests {
             pool: PoolName::new("appservers-https").unwrap(),
             port: 443,
             host: Fqdn::new("mw1001.eqiad.wmnet").unwrap(),
+            protocol: Protocol::PyBal,
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use load_balancer::{AllAtOnce, PyBal, Technology as _};
-use restart_core::{Balancer, Fqdn, LoadBalancers as _, PoolName, Question, Ticket, Verdict};
+use restart_core::{Balancer, Fqdn, LoadBalancers as _, PoolName, Protocol, Question, Ticket, Verdict};
 
 /// Longer than any test should take.
 const LONG: Duration = Duration::from_secs(30);
@@ -59,6 +59,7 @@ fn question(host: &str, port: u16) -> Question {
         pool: PoolName::new("appservers").expect("a pool name"),
         port: 80,
         host: Fqdn::new("mw1.test").expect("a host name"),
+        protocol: Protocol::PyBal,
     }
 }
 

@@ -35,7 +35,7 @@ pub fn ask_once(balancers: &mut dyn LoadBalancers, questions: &[Question], at_mo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Balancer, Fqdn, PoolName};
+    use crate::{Balancer, Fqdn, PoolName, Protocol};
 
     /// Answers the last question first, one at a time, and never the one put to 'silent'.
     #[derive(Default)]
@@ -63,6 +63,7 @@ mod tests {
             pool: PoolName::new("web").unwrap(),
             port: 80,
             host: Fqdn::new("mw1.example").unwrap(),
+            protocol: Protocol::PyBal,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::names::{Fqdn, PoolName};
+use crate::names::{BackendName, Fqdn, PoolName, ServerPattern};
 
 /// Several load balancers, asked at the same time.
 pub trait LoadBalancers {
@@ -30,15 +30,32 @@ pub struct Question {
     pub port: u16,
     /// The host in question.
     pub host: Fqdn,
+    /// What the load balancer speaks.
+    pub protocol: Protocol,
 }
 
-/// A load balancer: a name or an address, with a port where the catalog gives one.
+/// What the load balancers of a pool speak, and what they call the pool and its hosts where that is not our name for them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// PyBal's instrumentation: the pool's name, its port and the host's full name.
+    #[default]
+    PyBal,
+    /// HAProxy's runtime API.
+    Haproxy {
+        /// The pool there.
+        backend: BackendName,
+        /// The host there.
+        server: ServerPattern,
+    },
+}
+
+/// A load balancer: a name or an address, with a port where the catalog gives one, or a socket of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(into = "String")]
 pub struct Balancer {
-    /// A host name, an IPv4 address, or an IPv6 address without brackets.
+    /// A host name, an IPv4 address, an IPv6 address without brackets, or the path of a Unix socket, which begins with `/`.
     pub host: String,
-    /// The port of its instrumentation; `None` is the technology's own.
+    /// The port of its instrumentation; `None` is the technology's own, and goes with a path.
     pub port: Option<u16>,
 }
 
@@ -68,10 +85,12 @@ pub enum Verdict {
     NotPooled,
     /// Disabled, and yet sent traffic: the load balancer would have too few servers left.
     Held,
-    /// Enabled, and not sent traffic, because its health check fails or has not run yet. Not our depool: traffic comes back
-    /// with the next good check.
+    /// Disabled, and sent nothing new, but what it was sent before is not finished; the text says what is left.
+    Draining(String),
+    /// Enabled, and not sent traffic, because its health check fails or has not run yet, its name has no address, or its weight
+    /// is 0. Not our depool: traffic comes back with the next good check.
     Down,
-    /// Not known there (404).
+    /// Not known there (PyBal: 404).
     Absent,
     /// No answer, or none that can be understood; the text says which.
     Unknown(String),
@@ -83,8 +102,11 @@ impl fmt::Display for Verdict {
             Self::Pooled => f.write_str("says pooled"),
             Self::NotPooled => f.write_str("says not pooled"),
             Self::Held => f.write_str("says disabled, but keeps it pooled"),
-            Self::Down => f.write_str("says enabled, but not pooled (its health check fails or has not run)"),
-            Self::Absent => f.write_str("does not know it (404)"),
+            Self::Draining(left) => write!(f, "says disabled, but {left}"),
+            Self::Down => f.write_str(
+                "says enabled, but not pooled (its health check fails or has not run, or it has no weight or no address)",
+            ),
+            Self::Absent => f.write_str("does not know it"),
             Self::Unknown(why) => write!(f, "gives no answer that can be used: {why}"),
         }
     }

@@ -96,6 +96,54 @@ name! {
 }
 
 name! {
+    /// What HAProxy calls a pool. HAProxy's configuration allows no other characters (its guide, section 4: letters, digits,
+    /// `-`, `_`, `.` and `:`), and none of these means anything in a line of its runtime API.
+    BackendName, "the name of a backend of HAProxy", |name| {
+        if name.is_empty() {
+            return Err("it is empty");
+        }
+        only(name, HAPROXY)?;
+        Ok(name.to_owned())
+    }
+}
+
+name! {
+    /// What HAProxy calls this host: a name, in which `{fqdn}` stands for the host's full name and `{short}` for its part before
+    /// the first dot.
+    ServerPattern, "the name of a server of HAProxy", |name| {
+        if name.is_empty() {
+            return Err("it is empty");
+        }
+        let rest = name.replace(FQDN, "").replace(SHORT, "");
+        if rest.contains(['{', '}']) {
+            return Err("only {fqdn} and {short} can stand in braces");
+        }
+        only(&rest, HAPROXY)?;
+        Ok(name.to_owned())
+    }
+}
+
+const HAPROXY: &str = "-_.:";
+const FQDN: &str = "{fqdn}";
+const SHORT: &str = "{short}";
+
+impl ServerPattern {
+    /// The name of `host`.
+    pub fn of(&self, host: &Fqdn) -> String {
+        let host = host.as_str();
+        // A host's name has no braces, so that neither can bring in the other.
+        self.0.replace(FQDN, host).replace(SHORT, host.split('.').next().unwrap_or(host))
+    }
+}
+
+/// The full name, by which store and PyBal go too: two hosts never share one.
+impl Default for ServerPattern {
+    fn default() -> Self {
+        Self(FQDN.to_owned())
+    }
+}
+
+name! {
     /// One tag of a conftool object: a data centre, a cluster or a service; one level of its key in etcd.
     Tag, "a conftool tag", word
 }
@@ -168,6 +216,28 @@ mod tests {
             ["", "-H", "--force", "php.socket", "a b", "*", "php@", "../x", "a/b", ".service", "é", "x;y", "php\n"]
         {
             assert!(UnitName::new(given).is_err(), "'{given}' passed");
+        }
+    }
+
+    #[test]
+    fn a_server_of_haproxy_is_named_after_the_host() {
+        let host = Fqdn::new("mw1.eqiad.test").unwrap();
+        let table = [
+            ("{fqdn}", "mw1.eqiad.test"),
+            ("{short}", "mw1"),
+            ("web-{short}:80", "web-mw1:80"),
+            ("{short}.{fqdn}", "mw1.mw1.eqiad.test"),
+            ("first", "first"),
+        ];
+        for (pattern, expected) in table {
+            assert_eq!(ServerPattern::new(pattern).unwrap().of(&host), expected);
+        }
+        assert_eq!(ServerPattern::default().of(&host), "mw1.eqiad.test");
+        for wrong in ["", "{host}", "{fqdn", "a b", "a/b", "a;b", "a\nb", "*", "\\"] {
+            assert!(ServerPattern::new(wrong).is_err(), "'{wrong}' passed");
+        }
+        for wrong in ["", "a b", "a/b", "a;b", "{fqdn}", "a\n", "#1"] {
+            assert!(BackendName::new(wrong).is_err(), "'{wrong}' passed");
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::Share;
-use crate::load_balancer::Balancer;
+use crate::load_balancer::{Balancer, Protocol, Question};
 use crate::names::{Fqdn, PoolName, Tag};
 
 /// A pool of the catalog, checked.
@@ -21,6 +21,8 @@ pub struct Pool {
     pub port: u16,
     /// The load balancers that send to it. Empty only where the catalog says `lb: none`.
     pub balancers: Vec<Balancer>,
+    /// What they speak.
+    pub protocol: Protocol,
     /// How many of its hosts have to stay pooled, where the catalog says so for this pool (`min_pooled`).
     pub min_pooled: Option<Share>,
     /// The address that has to answer before a host goes back into the pool, where the catalog has one (`ready_url`).
@@ -28,6 +30,17 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// The question about `host` to each of its load balancers, in their order.
+    pub fn questions(&self, host: &Fqdn) -> impl Iterator<Item = Question> {
+        self.balancers.iter().map(|balancer| Question {
+            balancer: balancer.clone(),
+            pool: self.name.clone(),
+            port: self.port,
+            host: host.clone(),
+            protocol: self.protocol.clone(),
+        })
+    }
+
     /// Where the pool's nodes of one data centre are kept.
     pub fn path(&self, data_centre: &Tag) -> PoolPath {
         PoolPath { data_centre: data_centre.clone(), cluster: self.cluster.clone(), service: self.service.clone() }

@@ -3,7 +3,6 @@
 
 use crate::clock::{Heed, Stopped};
 use crate::journal::{Depooled, Phase};
-use crate::load_balancer::Question;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, NodeId, Pool, Pooled};
 use crate::ready::{Unready, await_ready};
@@ -402,13 +401,6 @@ pub(crate) fn cannot(what: &str, error: &StoreError) -> Failure {
 /// The question to each load balancer of each pool.
 pub(crate) fn questions(place: &Place, member: usize, pools: &[usize]) -> Vec<Watched> {
     let pools = pools.iter().map(|number| &place.pools[*number]);
-    let questions = pools.flat_map(|pool| {
-        pool.balancers.iter().map(|balancer| Question {
-            balancer: balancer.clone(),
-            pool: pool.name.clone(),
-            port: pool.port,
-            host: place.host.clone(),
-        })
-    });
+    let questions = pools.flat_map(|pool| pool.questions(&place.host));
     questions.map(|question| Watched { question, member, in_store: false, last: None }).collect()
 }

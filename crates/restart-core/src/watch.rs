@@ -36,16 +36,16 @@ pub(crate) enum Standing {
 /// Judges one verdict. `in_store`: the store has the node as `yes` or `no`, so that a load balancer has to know it; for one
 /// that is `inactive` or not there, 404 is the right answer (reference: PyBal drops inactive servers).
 pub(crate) fn standing(wanted: Wanted, verdict: &Verdict, in_store: bool) -> Standing {
-    use Verdict::{Absent, Down, Held, NotPooled, Pooled, Unknown};
+    use Verdict::{Absent, Down, Draining, Held, NotPooled, Pooled, Unknown};
     match (wanted, verdict) {
         (_, Unknown(_)) => Standing::Unknown,
         (Wanted::Known | Wanted::NotPooled | Wanted::NotPooledNow, Absent) if !in_store => Standing::Confirmed,
         (_, Absent) => Standing::Unknown,
-        (Wanted::Known, Pooled | NotPooled | Held | Down)
+        (Wanted::Known, Pooled | NotPooled | Held | Draining(_) | Down)
         | (Wanted::NotPooled | Wanted::NotPooledNow, NotPooled)
         | (Wanted::Pooled, Pooled) => Standing::Confirmed,
-        (Wanted::NotPooled | Wanted::NotPooledNow, Pooled | Held | Down)
-        | (Wanted::Pooled, NotPooled | Held | Down) => Standing::Contrary,
+        (Wanted::NotPooled | Wanted::NotPooledNow, Pooled | Held | Draining(_) | Down)
+        | (Wanted::Pooled, NotPooled | Held | Draining(_) | Down) => Standing::Contrary,
     }
 }
 
@@ -258,6 +258,7 @@ mod tests {
             (Verdict::Pooled, Standing::Contrary),
             (Verdict::NotPooled, Standing::Confirmed),
             (Verdict::Held, Standing::Contrary),
+            (Verdict::Draining("1 session is still open".to_owned()), Standing::Contrary),
             (Verdict::Down, Standing::Contrary),
             (Verdict::Absent, Standing::Unknown),
             (unknown, Standing::Unknown),
@@ -269,7 +270,7 @@ mod tests {
 
     #[test]
     fn only_pooled_confirms_a_repool() {
-        for verdict in [Verdict::NotPooled, Verdict::Held, Verdict::Down] {
+        for verdict in [Verdict::NotPooled, Verdict::Held, Verdict::Draining("x".to_owned()), Verdict::Down] {
             assert_eq!(standing(Wanted::Pooled, &verdict, true), Standing::Contrary, "{verdict:?}");
         }
         assert_eq!(standing(Wanted::Pooled, &Verdict::Pooled, true), Standing::Confirmed);

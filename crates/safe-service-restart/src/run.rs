@@ -8,7 +8,7 @@ use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
 use host::{Holder, Monotonic, Signals, Systemctl, environment, fqdn, ids, inherited, signals, syslog};
-use load_balancer::{AllAtOnce, PyBal};
+use load_balancer::{AllAtOnce, AsTheCatalogSays};
 use restart_core::{
     ExitCode, Failure, Job, Journal, JournalError, LoadBalancers, Origin, Parts, Phase, PoolStore, Probe, Purpose,
     Record, Report, Slots, Stop, Stopped, StoreError, Without, sequence,
@@ -307,7 +307,7 @@ impl Run<'_> {
         let mut balancers: Box<dyn LoadBalancers> = Box::new(Without);
         let mut store: Box<dyn PoolStore> = Box::new(Without);
         if let Some(settings) = &store_settings {
-            balancers = Box::new(AllAtOnce::new(PyBal, self.cli.timeout));
+            balancers = Box::new(AllAtOnce::new(AsTheCatalogSays, self.cli.timeout));
             let opened = settings.open(&job.origin.run, self.audit());
             store = Box::new(opened.map_err(|error| store_failure(&error))?);
         }

@@ -297,7 +297,7 @@ impl Pool {
             }
             (_, None)
             | (Verdict::Pooled, Some(Pooled::Yes))
-            | (Verdict::NotPooled, Some(Pooled::No | Pooled::Inactive))
+            | (Verdict::NotPooled | Verdict::Draining(_), Some(Pooled::No | Pooled::Inactive))
             | (Verdict::Absent, Some(Pooled::Inactive)) => None,
             _ => Some((lb, ExitCode::Failed)),
         })

@@ -31,7 +31,8 @@ fn one_that_answers_again_within_the_time_allowed_is_enough() {
 /// Each of these verdicts after the write, for ever: never a confirmation.
 #[test]
 fn whatever_is_not_a_confirmation_puts_the_host_back() {
-    let contrary = [Verdict::Pooled, Verdict::Held, Verdict::Down];
+    let draining = Verdict::Draining("1 session is still open".to_owned());
+    let contrary = [Verdict::Pooled, Verdict::Held, draining, Verdict::Down];
     let blind = [Verdict::Absent, unknown()];
     let table = contrary.map(|verdict| (verdict, ExitCode::Failed)).into_iter();
     for (verdict, code) in table.chain(blind.map(|verdict| (verdict, ExitCode::Unreachable))) {

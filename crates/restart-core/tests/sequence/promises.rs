@@ -44,6 +44,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         Just(Verdict::Pooled),
         Just(Verdict::NotPooled),
         Just(Verdict::Held),
+        Just(Verdict::Draining("1 session is still open".to_owned())),
         Just(Verdict::Down),
         Just(Verdict::Absent),
         Just(Verdict::Unknown("status 500".to_owned())),

@@ -10,8 +10,8 @@ use std::time::Duration;
 use restart_core::{
     Action, ActiveState, Balancer, Clock, ExitCode, Fate, Files, Fqdn, InFlight, Job, Journal, JournalError, Listing,
     LoadBalancers, LoadState, NoCount, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled,
-    Probe, Question, Record, Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop, Stopped,
-    StoreError, Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
+    Probe, Protocol, Question, Record, Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop,
+    Stopped, StoreError, Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
 };
 
 pub const HOST: &str = "mw1.eqiad.test";
@@ -869,6 +869,7 @@ impl Scene {
             service: tag(name),
             port: 80,
             balancers: balancers.iter().map(balancer).collect(),
+            protocol: Protocol::PyBal,
             min_pooled: None,
             ready_url: None,
         });

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use conftool::{Audit, Catalog};
 use host::journal::Found;
 use host::{FolderError, JournalFile, Look, Systemctl, environment, ids, lock, trusted};
-use load_balancer::{AllAtOnce, PyBal};
+use load_balancer::{AllAtOnce, AsTheCatalogSays};
 use restart_core::{
     ActiveState, ExitCode, Failure, Fqdn, Listing, LoadState, Phase, PoolName, PoolPath, PoolStore, Pooled, Question,
     Record, ServiceManager, StoreError, Tag, UnitName, Verdict, ask_once,
@@ -288,17 +288,8 @@ fn read_pools(
             seen.push((pool, path.node(&host), in_store, is_named));
         }
     }
-    let question = |pool: &restart_core::Pool| {
-        let (name, port, host) = (pool.name.clone(), pool.port, host.clone());
-        pool.balancers.clone().into_iter().map(move |balancer| Question {
-            balancer,
-            pool: name.clone(),
-            port,
-            host: host.clone(),
-        })
-    };
-    let questions: Vec<Question> = seen.iter().flat_map(|(pool, ..)| question(pool)).collect();
-    let mut balancers = AllAtOnce::new(PyBal, cli.timeout);
+    let questions: Vec<Question> = seen.iter().flat_map(|(pool, ..)| pool.questions(&host)).collect();
+    let mut balancers = AllAtOnce::new(AsTheCatalogSays, cli.timeout);
     let mut verdicts = ask_once(&mut balancers, &questions, cli.timeout + SPARE).into_iter();
     let mut hidden = Vec::new();
     for (pool, node, store, is_named) in seen {

@@ -54,7 +54,7 @@ fn metrics(status: &Status) -> Vec<Metric> {
         pool.load_balancers.iter().filter_map(|asked| {
             let value = match asked.verdict {
                 Verdict::Pooled | Verdict::Held => 1,
-                Verdict::NotPooled | Verdict::Down | Verdict::Absent => 0,
+                Verdict::NotPooled | Verdict::Draining(_) | Verdict::Down | Verdict::Absent => 0,
                 Verdict::Unknown(_) => return None,
             };
             Some((vec![("pool", pool.pool.to_string()), ("load_balancer", asked.name.to_string())], value))

@@ -122,6 +122,7 @@ fn problem(part: &'static str, code: ExitCode) -> Problem {
 #[test]
 fn who_is_sent_to_is_in_service() {
     use Verdict::{Absent, Down, Held, NotPooled, Pooled as Sends};
+    let draining = || Verdict::Draining("1 session is still open".to_owned());
     let (yes, no, inactive) = (|| node(Pooled::Yes), || node(Pooled::No), || node(Pooled::Inactive));
     let table = [
         (yes(), vec![Sends, Sends], InService::Yes),
@@ -138,6 +139,7 @@ fn who_is_sent_to_is_in_service() {
         // The store is not what requests go by.
         (no(), vec![Sends, Sends], InService::Yes),
         (no(), vec![Held, NotPooled], InService::Partly),
+        (no(), vec![draining(), NotPooled], InService::No),
         (inactive(), vec![Absent, Absent], InService::No),
         (InStore::Absent, vec![Absent, Absent], InService::No),
         (InStore::Unknown, vec![Sends, Sends], InService::Yes),
