@@ -171,6 +171,10 @@ mod tests {
             Ok(Vec::new())
         }
 
+        fn list_all(&mut self, _: &str, _: Duration) -> Result<Vec<Object>, Trouble> {
+            Ok(Vec::new())
+        }
+
         fn get(&mut self, _: &str, _: Duration) -> Result<Option<Object>, Trouble> {
             Ok(None)
         }

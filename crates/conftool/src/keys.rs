@@ -1,7 +1,7 @@
 //! Where node objects are kept: `NAMESPACE/API_VERSION/POOLS_PATH/DC/CLUSTER/SERVICE/FQDN`, built as conftool builds it
 //! (conftool/drivers/__init__.py `abspath`, conftool/kvobject.py `kvpath`), for both drivers.
 
-use restart_core::{NodeId, PoolPath};
+use restart_core::{NodeId, PoolPath, Tag};
 
 /// Our own keys stand below this one, beside `pools_path`.
 const OWN: &str = "safe-service-restart";
@@ -30,6 +30,11 @@ impl Keys {
     /// The key of the directory that holds the nodes of a pool, without a slash at its end.
     pub(crate) fn directory(&self, path: &PoolPath) -> String {
         clean(&join(&self.base, &join(&self.pools, &path.to_string())))
+    }
+
+    /// The key of the directory that holds the services of a cluster, each a directory of nodes, without a slash at its end.
+    pub(crate) fn cluster(&self, data_centre: &Tag, cluster: &Tag) -> String {
+        clean(&join(&self.base, &join(&self.pools, &format!("{data_centre}/{cluster}"))))
     }
 
     /// The key of a node.

@@ -16,6 +16,9 @@ pub(crate) trait Member {
     /// The objects right below `directory`; an absent directory is empty. Read through the quorum.
     fn list(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble>;
 
+    /// The objects below `directory` at any depth; an absent directory is empty. Read through the quorum.
+    fn list_all(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble>;
+
     /// The object at `key`, if there is one. Read through the quorum.
     fn get(&mut self, key: &str, limit: Duration) -> Result<Option<Object>, Trouble>;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use restart_core::{
-    Fate, Fqdn, Listing, Node, NodeId, PoolPath, PoolStore, Pooled, StoreError, Unreadable, Write, WriteError,
+    Fate, Fqdn, Listing, Node, NodeId, PoolPath, PoolStore, Pooled, StoreError, Tag, Unreadable, Write, WriteError,
 };
 
 use tokio::runtime::Runtime;
@@ -60,6 +60,34 @@ impl Store {
         Deadline::begin(self.request_limit)
     }
 
+    /// The nodes of a whole cluster in a data centre, whatever their service, in the order of their keys. What stands deeper or
+    /// less deep than a node does is none.
+    pub fn list_cluster(&mut self, data_centre: &Tag, cluster: &Tag) -> Result<Listing, StoreError> {
+        let directory = self.keys.cluster(data_centre, cluster);
+        let deadline = self.deadline();
+        let mut objects = self
+            .cluster
+            .ask(&format!("list '{directory}'"), deadline, |member, limit| member.list_all(&directory, limit))?;
+        objects.sort_by(|one, other| one.key.cmp(&other.key));
+        let mut listing = Listing::default();
+        for object in objects {
+            let below = object.key.strip_prefix(directory.as_str()).and_then(|below| below.strip_prefix('/'));
+            let Some((service, host)) = below.and_then(|below| below.split_once('/')) else { continue };
+            if host.contains('/') {
+                continue;
+            }
+            let (service, host) = (Tag::new(service), host.to_owned());
+            match service {
+                Ok(service) => {
+                    let path = PoolPath { data_centre: data_centre.clone(), cluster: cluster.clone(), service };
+                    sort_in(&mut listing, &path, host, object);
+                }
+                Err(error) => listing.unreadable.push(Unreadable { host, why: error.to_string() }),
+            }
+        }
+        Ok(listing)
+    }
+
     fn log_outcome(&mut self, write: &Write, outcome: Outcome) {
         if outcome != Outcome::Unknown {
             self.audited.insert((write.key.clone(), write.found.revision));
@@ -79,14 +107,7 @@ impl PoolStore for Store {
         let mut listing = Listing::default();
         for object in objects {
             let host = object.key.rsplit('/').next().unwrap_or_default().to_owned();
-            let read = match Fqdn::new(host.as_str()) {
-                Ok(name) => node(path.node(&name), object).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            match read {
-                Ok(node) => listing.nodes.push(node),
-                Err(why) => listing.unreadable.push(Unreadable { host, why }),
-            }
+            sort_in(&mut listing, path, host, object);
         }
         Ok(listing)
     }
@@ -161,6 +182,18 @@ impl PoolStore for Store {
         }
         let (note, deadline) = (queue.out(host), self.deadline());
         self.cluster.ask(&what, deadline, |member, limit| member.remove(&note, limit))
+    }
+}
+
+/// Puts an object where it belongs: among the nodes, or among those that cannot be read.
+fn sort_in(listing: &mut Listing, path: &PoolPath, host: String, object: Object) {
+    let read = match Fqdn::new(host.as_str()) {
+        Ok(name) => node(path.node(&name), object).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match read {
+        Ok(node) => listing.nodes.push(node),
+        Err(why) => listing.unreadable.push(Unreadable { host, why }),
     }
 }
 

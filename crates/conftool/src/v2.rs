@@ -108,6 +108,15 @@ impl V2 {
         self.judge(request.call(), limit)
     }
 
+    /// A directory; `None` if there is none.
+    fn below(&self, directory: &str, query: &str, limit: Duration) -> Result<Option<Answer>, Trouble> {
+        match self.read(directory, query, limit)? {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Fault::NotFound) => Ok(None),
+            Err(fault) => Err(fault.into_trouble()),
+        }
+    }
+
     fn put(&self, key: &str, query: &str, value: &str, limit: Duration) -> Result<Result<Answer, Fault>, Trouble> {
         let url = format!("{}{}?{query}", self.keys, escape(key));
         let mut request = self.agent.put(url).config().timeout_global(Some(limit)).build();
@@ -141,11 +150,12 @@ impl Member for V2 {
     }
 
     fn list(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble> {
-        match self.read(directory, "quorum=true", limit)? {
-            Ok(answer) => Ok(answer.into_children()),
-            Err(Fault::NotFound) => Ok(Vec::new()),
-            Err(fault) => Err(fault.into_trouble()),
-        }
+        self.below(directory, "quorum=true", limit).map(|found| found.map_or_else(Vec::new, Answer::into_children))
+    }
+
+    fn list_all(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble> {
+        let found = self.below(directory, "recursive=true&quorum=true", limit)?;
+        Ok(found.map_or_else(Vec::new, Answer::into_descendants))
     }
 
     fn get(&mut self, key: &str, limit: Duration) -> Result<Option<Object>, Trouble> {

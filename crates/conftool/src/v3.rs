@@ -52,16 +52,22 @@ impl Member for V3 {
     }
 
     fn list(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble> {
+        let mut objects = self.list_all(directory, limit)?;
+        objects.retain(|object| object.key.rfind('/') == Some(directory.len()));
+        Ok(objects)
+    }
+
+    fn list_all(&mut self, directory: &str, limit: Duration) -> Result<Vec<Object>, Trouble> {
         let prefix = format!("{directory}/");
         let range = prefix.as_str();
         let answer = self
             .call(limit, |mut client| async move { client.get(range, Some(GetOptions::new().with_prefix())).await })?;
-        let children = answer.kvs().iter().filter_map(|kv| {
+        let below = answer.kvs().iter().filter_map(|kv| {
             let key = std::str::from_utf8(kv.key()).ok()?;
             let name = key.strip_prefix(range)?;
-            (!name.is_empty() && !name.contains('/')).then(|| object(kv, key))
+            (!name.is_empty()).then(|| object(kv, key))
         });
-        Ok(children.collect())
+        Ok(below.collect())
     }
 
     fn get(&mut self, key: &str, limit: Duration) -> Result<Option<Object>, Trouble> {

@@ -51,7 +51,7 @@ pub fn now_utc() -> String {
 
 /// A time as [`now_utc`] writes it. One that the format has no room for (a file may carry any time) becomes the nearest that it
 /// has.
-pub(crate) fn utc(time: SystemTime) -> String {
+pub fn utc(time: SystemTime) -> String {
     /// The last second of the year 9999, in seconds since 1970.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).min(LAST);

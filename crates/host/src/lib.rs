@@ -23,6 +23,7 @@ pub mod output;
 mod own_folder;
 mod printable;
 mod replace;
+pub mod settings_file;
 pub mod signals;
 mod state_folder;
 mod stderr;

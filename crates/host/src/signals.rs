@@ -25,6 +25,9 @@ const HEEDED: [Signal; 3] = [Signal::Interrupt, Signal::Terminate, Signal::HangU
 /// millisecond. Nobody asks twice within a second either.
 const ECHO: Duration = Duration::from_secs(1);
 
+/// What is said to the first signal of a run that is about this host.
+const ENDING: &str = "ending as soon as this host is in a safe state; one more, later, stops the waiting";
+
 fn number(signal: Signal) -> i32 {
     match signal {
         Signal::Interrupt => SIGINT,
@@ -47,16 +50,17 @@ struct Came {
 }
 
 impl Came {
-    fn take(&mut self, signal: Signal, now: Instant) {
+    /// Whether it is the first.
+    fn take(&mut self, signal: Signal, now: Instant) -> bool {
         match self.first {
             None => {
                 self.first = Some((signal, now));
-                let name = signal.name();
-                log::warn!(
-                    "{name}: ending as soon as this host is in a safe state; one more, later, stops the waiting"
-                );
+                true
             }
-            Some((_, first)) => self.again |= now.saturating_duration_since(first) >= ECHO,
+            Some((_, first)) => {
+                self.again |= now.saturating_duration_since(first) >= ECHO;
+                false
+            }
         }
     }
 }
@@ -64,6 +68,11 @@ impl Came {
 impl Signals {
     /// Installs the handlers. Fails only if the system refuses a handler, a pair of sockets or a thread.
     pub fn listen() -> io::Result<Self> {
+        Self::listen_saying(ENDING)
+    }
+
+    /// The same, with other words for what the first signal leads to.
+    pub fn listen_saying(words: &'static str) -> io::Result<Self> {
         let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
         let heeded = |signal: &Signal| *signal == Signal::Terminate || !is_in(ignored, number(*signal));
         let heeded = HEEDED.into_iter().filter(heeded);
@@ -73,7 +82,10 @@ impl Signals {
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for taken_number in signals.forever() {
                 if let Some(signal) = HEEDED.into_iter().find(|signal| number(*signal) == taken_number) {
-                    taken.lock().unwrap_or_else(PoisonError::into_inner).take(signal, Instant::now());
+                    let is_first = taken.lock().unwrap_or_else(PoisonError::into_inner).take(signal, Instant::now());
+                    if is_first {
+                        log::warn!("{}: {words}", signal.name());
+                    }
                 }
             }
         })?;

@@ -1,5 +1,7 @@
-//! What callers may write that ends in logs and reports: a reason, and the name of a run. Bounded, and without what could forge a
-//! line of its own; the journal and JSON escape the rest.
+//! What callers may write: a reason and the name of a run, which end in logs and reports, so that they are bounded and without what
+//! could forge a line of its own (the journal and JSON escape the rest); and a time.
+
+use std::time::{Duration, SystemTime};
 
 use crate::printable::is_treacherous;
 
@@ -28,6 +30,17 @@ pub fn run_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Reads a time: `2026-11-23T10:00:00Z`, or seconds since 1970, with or without `@` before them, as `date +%s` prints them.
+pub fn time(text: &str) -> Result<SystemTime, String> {
+    let seconds = text.strip_prefix('@').unwrap_or(text).parse().ok().filter(|_| !text.contains(['+', '-']));
+    let since = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    match seconds {
+        Some(seconds) => since(seconds).ok_or_else(|| "too far away".to_owned()),
+        None => humantime::parse_rfc3339(text)
+            .map_err(|_| "not a time such as 2026-11-23T10:00:00Z, or seconds since 1970".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +61,17 @@ mod tests {
         }
         for text in ["", "a b", "a/b", "a;b", "\u{e9}", &"a".repeat(65)] {
             assert!(run_id(text).is_err(), "{text:?} passed");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_machines() {
+        let day = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        for text in ["86400", "@86400", "1970-01-02T00:00:00Z"] {
+            assert_eq!(time(text), Ok(day), "{text}");
+        }
+        for text in ["", "@", "+86400", "-1", "1970-01-02", "1970-01-02 00:00", "99999999999999999999", "2h"] {
+            assert!(time(text).is_err(), "'{text}' passed");
         }
     }
 }

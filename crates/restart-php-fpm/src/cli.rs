@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use clap::{ArgAction, Parser};
-use host::words::reason;
+use host::words::{reason, time};
 use restart_core::UnitName;
 
 #[derive(Debug, Parser)]
@@ -58,17 +58,6 @@ pub struct Cli {
     pub quiet: bool,
 }
 
-/// Reads a time: `2026-11-23T10:00:00Z`, or seconds since 1970, with or without `@` before them, as `date +%s` prints them.
-pub fn time(text: &str) -> Result<SystemTime, String> {
-    let seconds = text.strip_prefix('@').unwrap_or(text).parse().ok().filter(|_| !text.contains(['+', '-']));
-    let since = |seconds| SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
-    match seconds {
-        Some(seconds) => since(seconds).ok_or_else(|| "too far away".to_owned()),
-        None => humantime::parse_rfc3339(text)
-            .map_err(|_| "not a time such as 2026-11-23T10:00:00Z, or seconds since 1970".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -103,17 +92,6 @@ mod tests {
         for arguments in ["", "--force", "--request -", "--reload --dry-run --json", "--services php8.2-fpm --reason x"]
         {
             assert!(parse(arguments).is_ok(), "'{arguments}' did not pass");
-        }
-    }
-
-    #[test]
-    fn times_are_those_of_machines() {
-        let day = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
-        for text in ["86400", "@86400", "1970-01-02T00:00:00Z"] {
-            assert_eq!(time(text), Ok(day), "{text}");
-        }
-        for text in ["", "@", "+86400", "-1", "1970-01-02", "1970-01-02 00:00", "99999999999999999999", "2h"] {
-            assert!(time(text).is_err(), "'{text}' passed");
         }
     }
 }

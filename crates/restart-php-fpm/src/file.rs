@@ -1,14 +1,13 @@
 //! `/etc/restart-php-fpm.yaml`: what this host's PHP-FPM is part of, and how patiently it is restarted. Every key is in
 //! restart-php-fpm.yaml(5). A key that is not known is an error: a misspelt `max_concurrency` must not mean "no limit".
 
-use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use restart_core::{Fqdn, PoolName, Share, Tag, UnitName};
-use serde::de::{Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
+pub use host::settings_file::{Limit, Time};
+
+use host::settings_file;
+use restart_core::{Fqdn, PoolName, Tag, UnitName};
+use serde::Deserialize;
 
 /// Where it is.
 pub const PATH: &str = "/etc/restart-php-fpm.yaml";
@@ -54,27 +53,10 @@ pub enum Slots {
     Etcd,
 }
 
-/// A span of time as it is typed: `5`, `0.5`, `500ms`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Time(pub Duration);
-
-/// A number of hosts, or a share: `3`, `10%`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(pub Share);
-
 impl File {
     /// Reads the text of the file. The error names the line where that is known.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let options = serde_saphyr::options! { with_snippet: false, no_schema: true };
-        let parsed: Result<Option<Self>, serde_saphyr::Error> = serde_saphyr::from_str_with_options(text, options);
-        let file = parsed.map(Option::unwrap_or_default).map_err(|error| {
-            let words = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
-            let place = error.location().filter(|place| *place != serde_saphyr::Location::UNKNOWN);
-            host::printable(&match place {
-                Some(place) => format!("line {}: {words}", place.line()),
-                None => words,
-            })
-        })?;
+        let file: Self = settings_file::parse(text)?;
         if file.retries.is_some_and(|retries| !(1..=10_000).contains(&retries)) {
             return Err("'retries' is not a number from 1 to 10000".to_owned());
         }
@@ -97,50 +79,12 @@ impl File {
     }
 }
 
-/// Takes a scalar, a number or a string, as the text that it is on a command line.
-struct Scalar<T>(&'static str, fn(&str) -> Result<T, String>);
-
-impl<T> Visitor<'_> for Scalar<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        self.1(text).map_err(|why| E::custom(format!("'{text}' is {why}")))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<T, E> {
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
-        u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))?;
-        self.visit_str(&number.to_string())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<T, E> {
-        self.visit_str(&number.to_string())
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = Scalar("a time such as 5, 0.5 or 500ms", |text| host::duration::duration(text).map(Time));
-        deserializer.deserialize_any(visitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Limit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = Scalar("a number of hosts such as 3, or a share such as 10%", |text| text.parse().map(Limit));
-        deserializer.deserialize_any(visitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use restart_core::Share;
+
     use super::*;
 
     #[test]

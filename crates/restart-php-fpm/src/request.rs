@@ -9,8 +9,6 @@ use host::words;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 
-use crate::cli;
-
 /// More than any request takes, in bytes: a reason of 512, escaped in the longest way, is 3 KiB.
 const LONGEST: usize = 4 * 1024;
 /// How long it may take. Whoever asks has it ready.
@@ -56,7 +54,7 @@ impl Request {
         let run = typed.run.map(|text: String| words::run_id(&text)).transpose().map_err(|why| of("run", why))?;
         let reason = typed.reason.map(|text: String| words::reason(&text)).transpose();
         let reason = reason.map_err(|why| format!("its 'reason' {why}"))?;
-        let since = typed.unless_restarted_since.map(|text: String| cli::time(&text)).transpose();
+        let since = typed.unless_restarted_since.map(|text: String| words::time(&text)).transpose();
         let since = since.map_err(|why| of("unless_restarted_since", why))?;
         if typed.force && since.is_some() {
             return Err("it has both 'force' and 'unless_restarted_since'".to_owned());

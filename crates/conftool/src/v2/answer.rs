@@ -63,6 +63,18 @@ impl Answer {
         self.node.nodes.into_iter().filter_map(Node::into_object).collect()
     }
 
+    /// The nodes below this one at any depth, directories left out.
+    pub(super) fn into_descendants(self) -> Vec<Object> {
+        let mut found = Vec::new();
+        let mut nodes = self.node.nodes;
+        // A list in place of recursion: how deep it goes is the store's.
+        while let Some(mut node) = nodes.pop() {
+            nodes.append(&mut node.nodes);
+            found.extend(node.into_object());
+        }
+        found
+    }
+
     /// An event of a watch.
     pub(super) fn into_change(self) -> Change {
         match (self.action.as_str(), self.node.into_object()) {

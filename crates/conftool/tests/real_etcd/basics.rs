@@ -56,6 +56,36 @@ fn only_nodes_right_below_the_directory_are_listed(api: Api) {
     assert!(matches!(listing.node(&id("damaged.example").host), Err(StoreError::Malformed(_))));
 }
 
+fn a_whole_cluster_is_listed_with_all_its_services_and_nothing_beside_it(api: Api) {
+    let etcd = Etcd::single();
+    let cluster = "/conftool/v1/pools/lab/appserver";
+    for (key, value) in [
+        ("php/mw1.example", POOLED),
+        ("php/mw2.example", DEPOOLED),
+        ("nginx/mw1.example", DEPOOLED),
+        ("nginx/damaged.example", "{"),
+        ("php/deeper/mw3.example", POOLED),
+        ("not-below-a-service", POOLED),
+    ] {
+        etcd.set(api, &format!("{cluster}/{key}"), value);
+    }
+    etcd.set(api, "/conftool/v1/pools/lab/appserver2/php/mw4.example", POOLED);
+    etcd.set(api, "/conftool/v1/pools/lab2/appserver/php/mw5.example", POOLED);
+    let mut opened = Files::new(api, &[&etcd.members[0].url]).open(None);
+
+    let tag = |name: &str| restart_core::Tag::new(name).unwrap();
+    let listing = opened.store.list_cluster(&tag("lab"), &tag("appserver")).unwrap();
+    let nodes: Vec<String> = listing.nodes.iter().map(|node| format!("{} {}", node.id, node.pooled)).collect();
+    assert_eq!(
+        nodes,
+        ["lab/appserver/nginx/mw1.example no", "lab/appserver/php/mw1.example yes", "lab/appserver/php/mw2.example no",]
+    );
+    let unreadable: Vec<&str> = listing.unreadable.iter().map(|broken| broken.host.as_str()).collect();
+    assert_eq!(unreadable, ["damaged.example"]);
+    let nothing = opened.store.list_cluster(&tag("lab"), &tag("nowhere")).unwrap();
+    assert!(nothing.nodes.is_empty() && nothing.unreadable.is_empty());
+}
+
 fn what_is_not_there_is_no_error(api: Api) {
     let etcd = Etcd::single();
     let mut opened = Files::new(api, &[&etcd.members[0].url]).open(None);
@@ -98,6 +128,7 @@ fn read_only_refuses_every_write(api: Api) {
 crate::both_apis!(
     depool_and_repool_change_nothing_else,
     only_nodes_right_below_the_directory_are_listed,
+    a_whole_cluster_is_listed_with_all_its_services_and_nothing_beside_it,
     what_is_not_there_is_no_error,
     a_write_to_an_object_that_changed_or_went_is_a_conflict,
     read_only_refuses_every_write,

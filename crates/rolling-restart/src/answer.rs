@@ -1,0 +1,250 @@
+//! What an attempt at a host came to: judged from how ssh ended and from the report that restart-php-fpm printed, fail closed. Facts in,
+//! verdict out.
+
+use std::time::Duration;
+
+use host::printable;
+use restart_core::{ExitCode, span};
+use serde::Deserialize;
+
+use crate::schedule::Ending;
+
+/// ssh's own exit code: it did not get through, or lost the connection.
+const SSH_FAILED: u8 = 255;
+/// The longest sentence that is repeated, in characters.
+const LONGEST: usize = 300;
+
+/// How the program that was run here ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself.
+    Code(u8),
+    /// By a signal that was not ours.
+    Signal(i32),
+    /// By us: its time was over.
+    TimeOver,
+}
+
+/// An attempt, judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub ending: Ending,
+    /// The exit code of the tool there, where there is one.
+    pub exit_code: Option<u8>,
+    /// What is to be said about it.
+    pub words: String,
+    /// Whether the host may be out of its pools, and recovery there is to bring it back.
+    pub perhaps_depooled: bool,
+    /// Whether the tool there may still be at it.
+    pub perhaps_running: bool,
+}
+
+/// What restart-php-fpm(8) prints, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Report {
+    exit_code: u8,
+    #[serde(default)]
+    services: String,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    failures: Vec<String>,
+}
+
+/// What is known of an attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    pub end: End,
+    pub stdout: &'a [u8],
+    pub stderr: &'a [u8],
+    /// Whether a report has to come: of restart-php-fpm, not of any other command.
+    pub reports: bool,
+    /// A forced restart leaves no pool, and so leaves none behind.
+    pub forced: bool,
+    /// How long it was allowed to take.
+    pub allowed: Duration,
+}
+
+impl Attempt<'_> {
+    /// What it came to.
+    pub fn judge(&self) -> Verdict {
+        let report = if self.reports { report(self.stdout) } else { None };
+        match (self.end, report) {
+            // ssh says 255 as well when the command was ended by a signal; then the report tells.
+            (End::Code(code), Some(report)) if code == report.exit_code || code == SSH_FAILED => self.reported(&report),
+            (End::Code(code), Some(report)) => {
+                let words = format!("ended with {code} and reports {}: {}", report.exit_code, words(&report));
+                let worse = [code, report.exit_code].contains(&ExitCode::LeftDepooled.number()) && !self.forced;
+                let ending = if worse { Ending::LeftDepooled } else { Ending::Failed };
+                Verdict { perhaps_depooled: !self.forced && !worse, ..Verdict::new(ending, Some(code), words) }
+            }
+            (End::Code(SSH_FAILED), None) => {
+                Verdict::new(Ending::Unreachable, None, self.last_words("ssh does not say why"))
+            }
+            (End::Code(0), None) if self.reports => {
+                let words = format!("ended with 0 and no report: {}", self.last_words("it said nothing"));
+                Verdict::new(Ending::Failed, Some(0), words)
+            }
+            (End::Code(code), None) => self.by_code(code, &self.last_words("it does not say why")),
+            (End::Signal(signal), _) => {
+                let words = format!("the program that reaches it was ended by signal {signal}");
+                Verdict { perhaps_running: true, ..Verdict::new(Ending::Failed, None, words) }
+            }
+            (End::TimeOver, _) => {
+                let words = format!("no end within {}", span(self.allowed));
+                Verdict { perhaps_running: true, ..Verdict::new(Ending::Failed, None, words) }
+            }
+        }
+    }
+
+    fn reported(&self, report: &Report) -> Verdict {
+        match report.exit_code {
+            0 if report.services == "untouched" => Verdict::new(Ending::Skipped, Some(0), words(report)),
+            code => self.by_code(code, &words(report)),
+        }
+    }
+
+    fn by_code(&self, code: u8, words: &str) -> Verdict {
+        let is = |known: ExitCode| code == known.number();
+        let ending = if is(ExitCode::Done) {
+            Ending::Done
+        } else if is(ExitCode::TryLater) {
+            Ending::Busy
+        } else if is(ExitCode::LeftDepooled) && !self.forced {
+            Ending::LeftDepooled
+        } else {
+            Ending::Failed
+        };
+        let unconfirmed = is(ExitCode::RepoolUnconfirmed) || is(ExitCode::PutBackUnconfirmed);
+        Verdict { perhaps_depooled: unconfirmed && !self.forced, ..Verdict::new(ending, Some(code), words.to_owned()) }
+    }
+
+    /// The last line of what it said on standard error.
+    fn last_words(&self, otherwise: &str) -> String {
+        let text = String::from_utf8_lossy(self.stderr);
+        let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+        last.map_or_else(|| otherwise.to_owned(), short)
+    }
+}
+
+impl Verdict {
+    /// A verdict with nothing in doubt.
+    pub fn new(ending: Ending, exit_code: Option<u8>, words: String) -> Self {
+        Self { ending, exit_code, words, perhaps_depooled: false, perhaps_running: false }
+    }
+}
+
+/// The report, which is the last line; what shells print as they start stands before it.
+fn report(stdout: &[u8]) -> Option<Report> {
+    let line = stdout.split(|byte| *byte == b'\n').rfind(|line| !line.trim_ascii().is_empty())?;
+    serde_json::from_slice(line).ok()
+}
+
+/// Why it failed, or how it stands.
+fn words(report: &Report) -> String {
+    match report.failures.first() {
+        Some(failure) => short(failure),
+        None => short(&report.state),
+    }
+}
+
+fn short(text: &str) -> String {
+    let text = printable(text);
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt<'a>(end: End, stdout: &'a str, stderr: &'a str) -> Attempt<'a> {
+        let allowed = Duration::from_secs(90);
+        Attempt { end, stdout: stdout.as_bytes(), stderr: stderr.as_bytes(), reports: true, forced: false, allowed }
+    }
+
+    #[test]
+    fn each_exit_code_with_its_report() {
+        for (code, services, ending) in [
+            (0, "done", Ending::Done),
+            (0, "untouched", Ending::Skipped),
+            (1, "untouched", Ending::Failed),
+            (2, "untouched", Ending::Failed),
+            (3, "failed", Ending::LeftDepooled),
+            (4, "done", Ending::Failed),
+            (5, "untouched", Ending::Failed),
+            (69, "untouched", Ending::Failed),
+            (75, "untouched", Ending::Busy),
+            (77, "untouched", Ending::Failed),
+            (78, "untouched", Ending::Failed),
+        ] {
+            let line = format!(r#"{{"exit_code":{code},"services":"{services}","state":"s","failures":["why"]}}"#);
+            let verdict = attempt(End::Code(code), &format!("Welcome!\n{line}\n\n"), "noise").judge();
+            assert_eq!((verdict.ending, verdict.exit_code), (ending, Some(code)), "{line}");
+            assert_eq!(verdict.words, "why");
+            assert_eq!(verdict.perhaps_depooled, [4, 5].contains(&code), "{line}");
+        }
+    }
+
+    #[test]
+    fn without_a_report_nothing_counts_as_done() {
+        for (stdout, stderr) in [("", ""), ("restarted\n", "x"), ("{\"exit_code\":0", ""), ("{}", "")] {
+            let verdict = attempt(End::Code(0), stdout, stderr).judge();
+            assert_eq!(verdict.ending, Ending::Failed, "{stdout}");
+        }
+        let verdict = attempt(End::Code(1), "", "sudo: a password is required\n").judge();
+        assert_eq!((verdict.ending, verdict.words.as_str()), (Ending::Failed, "sudo: a password is required"));
+        assert_eq!(attempt(End::Code(3), "", "").judge().ending, Ending::LeftDepooled, "the worse is assumed");
+        assert_eq!(attempt(End::Code(75), "", "").judge().ending, Ending::Busy);
+    }
+
+    #[test]
+    fn a_report_that_says_something_else_is_no_good_end() {
+        let done = r#"{"exit_code":0,"services":"done"}"#;
+        assert_eq!(attempt(End::Code(1), done, "").judge().ending, Ending::Failed);
+        assert_eq!(attempt(End::Code(3), done, "").judge().ending, Ending::LeftDepooled);
+        let left = r#"{"exit_code":3,"services":"failed"}"#;
+        assert_eq!(attempt(End::Code(0), left, "").judge().ending, Ending::LeftDepooled);
+    }
+
+    #[test]
+    fn ssh_that_fails_is_a_host_that_cannot_be_reached_unless_there_is_a_report() {
+        let verdict = attempt(End::Code(255), "", "ssh: connect to host mw1: Connection refused\r\n").judge();
+        assert_eq!(verdict.ending, Ending::Unreachable);
+        assert_eq!(verdict.words, "ssh: connect to host mw1: Connection refused");
+        let line = r#"{"exit_code":143,"services":"untouched","state":"as found"}"#;
+        let verdict = attempt(End::Code(255), line, "").judge();
+        assert_eq!((verdict.ending, verdict.exit_code), (Ending::Failed, Some(143)));
+    }
+
+    #[test]
+    fn what_was_cut_off_may_still_be_at_it() {
+        for end in [End::TimeOver, End::Signal(9)] {
+            let verdict = attempt(end, "", "").judge();
+            assert!(verdict.ending == Ending::Failed && verdict.perhaps_running);
+        }
+        assert_eq!(attempt(End::TimeOver, "", "").judge().words, "no end within 90s");
+    }
+
+    #[test]
+    fn a_forced_restart_leaves_no_host_depooled() {
+        let line = r#"{"exit_code":3,"services":"failed"}"#;
+        let verdict = Attempt { forced: true, ..attempt(End::Code(3), line, "") }.judge();
+        assert!(verdict.ending == Ending::Failed && !verdict.perhaps_depooled);
+    }
+
+    #[test]
+    fn of_another_command_the_code_is_all_that_counts() {
+        let by = |code| Attempt { reports: false, ..attempt(End::Code(code), "{\"exit_code\":1}", "") }.judge().ending;
+        assert_eq!((by(0), by(1), by(255)), (Ending::Done, Ending::Failed, Ending::Unreachable));
+    }
+
+    #[test]
+    fn what_a_host_says_can_forge_nothing_and_is_cut() {
+        let long = format!("\u{1b}[2J{}", "x".repeat(1000));
+        let verdict = attempt(End::Code(1), "", &long).judge();
+        assert!(verdict.words.starts_with("\\u{1b}[2Jxxx") && verdict.words.len() < 310, "{}", verdict.words);
+    }
+}

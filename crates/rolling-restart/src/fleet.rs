@@ -1,0 +1,123 @@
+//! All programs that run at once, in one poll loop: no thread for each, and a wait that ends when one of them says something, when
+//! one ends (SIGCHLD, as a byte in a pipe), or after a time.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::SIGCHLD;
+
+use crate::process::{Finished, Process};
+use crate::schedule::Place;
+
+/// Descriptors: three for each program, and some for everything else.
+const DESCRIPTORS: u64 = 3 * crate::settings::MOST_AT_ONCE as u64 + 64;
+
+/// What a program is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    Host(Place),
+    Gate,
+}
+
+/// The programs.
+#[derive(Debug)]
+pub struct Fleet {
+    running: BTreeMap<Job, Process>,
+    /// A byte comes here when a program ended.
+    ended: UnixStream,
+}
+
+impl Fleet {
+    /// None yet.
+    pub fn new() -> io::Result<Self> {
+        allow_descriptors();
+        let (ended, tell) = UnixStream::pair()?;
+        ended.set_nonblocking(true)?;
+        signal_hook::low_level::pipe::register(SIGCHLD, tell)?;
+        Ok(Self { running: BTreeMap::new(), ended })
+    }
+
+    /// Starts a program, which has so long.
+    pub fn start(&mut self, job: Job, command: &mut Command, input: &[u8], at_most: Duration) -> io::Result<()> {
+        let process = Process::start(command, input, at_most)?;
+        self.running.insert(job, process);
+        Ok(())
+    }
+
+    /// Waits for at most so long, and returns what ended.
+    pub fn wait(&mut self, at_most: Duration) -> Vec<(Job, Finished)> {
+        let mut polled = vec![PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
+        let mut jobs = Vec::with_capacity(2 * self.running.len());
+        for (job, process) in &self.running {
+            for pipe in process.pipes() {
+                polled.push(PollFd::new(pipe, PollFlags::POLLIN));
+                jobs.push(*job);
+            }
+        }
+        // Rounded up, so that it does not wake to find some of it left.
+        let timeout = PollTimeout::try_from(at_most.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
+        let fired: Vec<Job> = match poll(&mut polled, timeout) {
+            Ok(_) => {
+                let pipes = polled.iter().skip(1).zip(&jobs);
+                pipes.filter(|(fd, _)| fd.any().unwrap_or(true)).map(|(_, job)| *job).collect()
+            }
+            Err(Errno::EINTR) => Vec::new(),
+            // Nothing is lost but the waiting; that shall not become a loop that turns at full speed.
+            Err(_) => {
+                std::thread::sleep(at_most);
+                jobs
+            }
+        };
+        for job in fired {
+            if let Some(process) = self.running.get_mut(&job) {
+                process.read();
+            }
+        }
+        let mut told = [0; 256];
+        while self.ended.read(&mut told).is_ok_and(|count| count > 0) {}
+        self.take_ended()
+    }
+
+    fn take_ended(&mut self) -> Vec<(Job, Finished)> {
+        let now = Instant::now();
+        let mut ended = Vec::new();
+        for (job, process) in &mut self.running {
+            ended.extend(process.look(now).map(|finished| (*job, finished)));
+        }
+        for (job, _) in &ended {
+            self.running.remove(job);
+        }
+        ended
+    }
+
+    /// Ends one of them now.
+    pub fn kill(&mut self, job: Job) {
+        if let Some(mut process) = self.running.remove(&job) {
+            process.kill();
+        }
+    }
+
+    /// Ends all of them now.
+    pub fn kill_all(&mut self) {
+        while let Some((_, mut process)) = self.running.pop_first() {
+            process.kill();
+        }
+    }
+}
+
+/// As many as are needed at most, if the system lets us; otherwise a program that cannot be started says so.
+fn allow_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let wanted = DESCRIPTORS.min(hard);
+        if soft < wanted {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
+        }
+    }
+}

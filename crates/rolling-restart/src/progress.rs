@@ -1,0 +1,164 @@
+//! What is seen while it runs: on a terminal one line that changes, with counts by phase, an estimate and the slowest hosts by name;
+//! elsewhere one line a host; with `--json` events as well.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use log::Level;
+use restart_core::span;
+
+use crate::events::{Event, Line};
+use crate::tally::Counts;
+
+/// So often a second at most the line is drawn.
+const DRAWS: u8 = 5;
+/// So many slow hosts are named.
+const SLOWEST: usize = 3;
+/// Before so much time has passed a host is not slow.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// Where it is shown.
+#[derive(Debug)]
+pub struct Progress {
+    run: String,
+    json: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// For a run over so many hosts.
+    pub fn new(run: &str, hosts: usize, json: bool, may_draw: bool) -> Self {
+        let bar = (may_draw && std::io::stderr().is_terminal()).then(|| {
+            // Not by the library's own target, which asks an environment that has been emptied whether the terminal can draw.
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(Term::stderr()), DRAWS);
+            let bar = ProgressBar::with_draw_target(u64::try_from(hosts).ok(), target);
+            // The template is a constant; should it ever be wrong, a plain bar will do.
+            match ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}") {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self { run: run.to_owned(), json, bar }
+    }
+
+    /// Says a line, above the one that changes.
+    pub fn say(&self, level: Level, text: &str) {
+        self.beside(|| log::log!(level, "{text}"));
+    }
+
+    /// Says that a host ended well, which on a terminal the counts do.
+    pub fn say_good(&self, text: &str) {
+        let level = if self.bar.is_some() { Level::Debug } else { Level::Info };
+        self.say(level, text);
+    }
+
+    /// Prints an event, if they are wanted.
+    pub fn event(&self, event: Event<'_>) {
+        if !self.json {
+            return;
+        }
+        let line = Line { time: host::clock::now_utc(), run: &self.run, event };
+        let printed = serde_json::to_string(&line).map_err(std::io::Error::from).map(|line| {
+            let mut result = Ok(());
+            self.beside(|| result = host::output::print(&line));
+            result
+        });
+        if let Err(error) | Ok(Err(error)) = printed {
+            self.say(Level::Warn, &format!("cannot print an event: {error}"));
+        }
+    }
+
+    /// Draws how it stands. `slow` are the hosts that run, with their times.
+    pub fn draw<'a>(
+        &self,
+        counts: Counts,
+        waits_for: Option<&str>,
+        passed: Duration,
+        slow: impl Iterator<Item = (&'a str, Duration)>,
+    ) {
+        let Some(bar) = &self.bar else { return };
+        let total = bar.length().and_then(|total| usize::try_from(total).ok()).unwrap_or_default();
+        bar.set_position(counts.ended() as u64);
+        bar.set_message(message(counts, waits_for, estimate(counts.ended(), total, passed), slow));
+    }
+
+    /// Takes the line away.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn beside(&self, say: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
+    }
+}
+
+/// The time that is left if it goes on as before; `None` while there is nothing to go by.
+fn estimate(ended: usize, total: usize, passed: Duration) -> Option<Duration> {
+    let left = total.saturating_sub(ended);
+    (ended > 0).then(|| passed.mul_f64(left as f64 / ended as f64))
+}
+
+fn message<'a>(
+    counts: Counts,
+    waits_for: Option<&str>,
+    estimate: Option<Duration>,
+    slow: impl Iterator<Item = (&'a str, Duration)>,
+) -> String {
+    let parts = [
+        (counts.running, "running"),
+        (counts.waiting, "to try again"),
+        (counts.failed, "failed"),
+        (counts.unreachable, "unreachable"),
+        (counts.busy, "without a slot"),
+    ];
+    let mut said: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    said.extend(waits_for.map(ToOwned::to_owned));
+    said.extend(estimate.map(|left| format!("about {} left", span(Duration::from_secs(left.as_secs())))));
+    let mut slow: Vec<_> = slow.filter(|(_, time)| *time >= SLOW).collect();
+    slow.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(other.0)));
+    let slow: Vec<_> = slow
+        .iter()
+        .take(SLOWEST)
+        .map(|(host, time)| format!("{host} {}", span(Duration::from_secs(time.as_secs()))))
+        .collect();
+    if !slow.is_empty() {
+        said.push(format!("slowest: {}", slow.join(", ")));
+    }
+    said.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_estimate_goes_by_what_is_done() {
+        assert_eq!(estimate(0, 10, seconds(60)), None);
+        assert_eq!(estimate(2, 10, seconds(60)), Some(seconds(240)));
+        assert_eq!(estimate(10, 10, seconds(60)), Some(seconds(0)));
+    }
+
+    #[test]
+    fn the_line_tells_counts_the_estimate_and_the_slowest_by_name() {
+        let counts = Counts { running: 3, failed: 1, done: 4, ..Counts::default() };
+        let slow = [("mw1", 5), ("mw2", 40), ("mw3", 12), ("mw4", 50), ("mw5", 11)];
+        let slow = slow.iter().map(|(host, time)| (*host, seconds(*time)));
+        assert_eq!(
+            message(counts, Some("gate"), Some(seconds(90)), slow),
+            "3 running; 1 failed; gate; about 90s left; slowest: mw4 50s, mw2 40s, mw3 12s"
+        );
+        assert_eq!(message(Counts::default(), None, None, std::iter::empty()), "");
+    }
+}

@@ -1,0 +1,140 @@
+//! The end of a run for people: the sums, what is left to do and by which command, and last of all the hosts that are out.
+
+use log::Level;
+use restart_core::Fqdn;
+
+use crate::events::why;
+use crate::tally::{Named, Tally};
+
+/// So many names of hosts that were never tried are enough for a line.
+const NAMES: usize = 20;
+
+/// The lines, in order.
+pub fn lines(tally: &Tally<'_>, ended: &str, took: &str, resume: &Resume) -> Vec<(Level, String)> {
+    let is_good = tally.remaining().is_empty() && tally.halt.is_none();
+    let mut lines = Lines(Vec::new());
+    let level = if is_good { Level::Info } else { Level::Error };
+    lines.0.push((level, format!("{ended}, after {took}: {}", sums(tally))));
+    if let Some(halt) = tally.halt {
+        lines.problem(format!("not all hosts were started: {}", why(halt)), !tally.never_tried.is_empty());
+    }
+    lines.each("failed", &tally.failed);
+    lines.each("unreachable", &tally.unreachable);
+    lines.each("no slot, or too few hosts would be left", &tally.busy);
+    lines.names("still running, and no longer waited for", &tally.still_running, usize::MAX);
+    lines.names("no answer in time, and perhaps still running", &tally.perhaps_running, usize::MAX);
+    let most = if matches!(resume, Resume::Command(_)) { NAMES } else { usize::MAX };
+    lines.names("never tried", &tally.never_tried, most);
+    if !tally.remaining().is_empty() {
+        lines.0.push((
+            Level::Error,
+            match resume {
+                Resume::Command(command) => format!("go on with: {command}"),
+                Resume::Names => "go on with the hosts above that are not done, by --hosts".to_owned(),
+            },
+        ));
+    }
+    lines.names("perhaps depooled, and recovery there goes on trying", &tally.perhaps_depooled, usize::MAX);
+    lines.each("LEFT DEPOOLED", &tally.left_depooled);
+    lines.0
+}
+
+/// How to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// By this command.
+    Command(String),
+    /// By naming the hosts: no host can tell by itself that it is done.
+    Names,
+}
+
+struct Lines(Vec<(Level, String)>);
+
+impl Lines {
+    fn problem(&mut self, text: String, applies: bool) {
+        self.0.extend(applies.then_some((Level::Error, text)));
+    }
+
+    fn each(&mut self, what: &str, hosts: &[Named<'_>]) {
+        for (host, words) in hosts {
+            self.0.push((Level::Error, format!("{what}: {host}: {words}")));
+        }
+    }
+
+    fn names(&mut self, what: &str, hosts: &[&Fqdn], most: usize) {
+        let names: Vec<_> = hosts.iter().take(most).map(|host| host.as_str()).collect();
+        let more = match hosts.len().saturating_sub(most) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let text = format!("{what} ({}): {}{more}", hosts.len(), names.join(" "));
+        self.problem(text, !hosts.is_empty());
+    }
+}
+
+/// `12 done, 1 failed`: what there is none of is not said.
+fn sums(tally: &Tally<'_>) -> String {
+    let sums = [
+        (tally.done.len(), "done"),
+        (tally.skipped.len(), "skipped (restarted since)"),
+        (tally.failed.len(), "failed"),
+        (tally.unreachable.len(), "unreachable"),
+        (tally.busy.len(), "without a slot"),
+        (tally.still_running.len(), "still running"),
+        (tally.never_tried.len(), "never tried"),
+        (tally.left_depooled.len(), "left depooled"),
+    ];
+    let said: Vec<_> =
+        sums.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    said.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use restart_core::Fqdn;
+
+    use super::*;
+    use crate::schedule::Halt;
+
+    fn hosts(count: usize) -> Vec<Fqdn> {
+        (1..=count).map(|number| Fqdn::new(format!("mw{number}.test")).unwrap()).collect()
+    }
+
+    fn text(tally: &Tally<'_>, resume: &Resume) -> Vec<String> {
+        lines(tally, "ended", "5m", resume).into_iter().map(|(_, line)| line).collect()
+    }
+
+    #[test]
+    fn a_run_that_went_well_is_one_line() {
+        let hosts = hosts(2);
+        let tally = Tally { done: vec![&hosts[0]], skipped: vec![&hosts[1]], ..Tally::default() };
+        let resume = Resume::Command("x".to_owned());
+        assert_eq!(text(&tally, &resume), ["ended, after 5m: 1 done, 1 skipped (restarted since)"]);
+    }
+
+    #[test]
+    fn what_is_left_is_named_with_the_command_that_goes_on_and_last_those_that_are_out() {
+        let hosts = hosts(40);
+        let tally = Tally {
+            done: vec![&hosts[0]],
+            failed: vec![(&hosts[1], "it broke")],
+            left_depooled: vec![(&hosts[2], "php8.2-fpm is not ready")],
+            unreachable: vec![(&hosts[3], "Connection refused")],
+            busy: vec![(&hosts[4], "no slot within 10m")],
+            still_running: vec![&hosts[5]],
+            perhaps_depooled: vec![&hosts[1]],
+            never_tried: hosts[6..].iter().collect(),
+            halt: Some(Halt::Failures),
+            ..Tally::default()
+        };
+        let lines = text(&tally, &Resume::Command("rolling-restart --since T a b".to_owned()));
+        let of = |what: &str| lines.iter().find(|line| line.starts_with(what)).cloned().unwrap_or_default();
+        assert_eq!(of("failed"), "failed: mw2.test: it broke");
+        assert_eq!(of("go on"), "go on with: rolling-restart --since T a b");
+        assert!(of("never tried (34): mw7.test").ends_with("mw26.test and 14 more"), "{lines:#?}");
+        assert_eq!(lines.last().unwrap(), "LEFT DEPOOLED: mw3.test: php8.2-fpm is not ready");
+        assert_eq!(lines[lines.len() - 2], "perhaps depooled, and recovery there goes on trying (1): mw2.test");
+        let named = text(&tally, &Resume::Names);
+        assert!(named.iter().any(|line| line.starts_with("never tried") && line.ends_with("mw40.test")));
+    }
+}

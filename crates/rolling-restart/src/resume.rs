@@ -1,0 +1,46 @@
+//! The command that goes on where this run ended: the same words, with the time from which restarts count.
+
+/// The command, ready to be pasted into a shell. `typed` is the command line without the program.
+pub fn command(typed: &[String], since: &str) -> String {
+    let mut words = vec!["rolling-restart".to_owned(), "--since".to_owned(), since.to_owned()];
+    let mut typed = typed.iter();
+    let mut options = true;
+    while let Some(word) = typed.next() {
+        match word.as_str() {
+            "--since" if options => _ = typed.next(),
+            given if options && given.starts_with("--since=") => {}
+            given => {
+                options &= given != "--";
+                words.push(quoted(given));
+            }
+        }
+    }
+    words.join(" ")
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_takes_the_place_of_an_earlier_one_and_every_other_word_is_kept() {
+        for (typed, wanted) in [
+            (&["appserver", "eqiad"][..], "appserver eqiad"),
+            (&["--since", "@5", "a", "b", "--batch", "20%"], "a b --batch 20%"),
+            (&["--since=@5", "--reason", "it's T1; x", "a", "b"], r"--reason 'it'\''s T1; x' a b"),
+            (&["--gate", "", "--", "a", "b"], "--gate '' -- a b"),
+        ] {
+            let typed: Vec<_> = typed.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(command(&typed, "T"), format!("rolling-restart --since T {wanted}"));
+        }
+    }
+}

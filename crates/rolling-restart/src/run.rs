@@ -1,0 +1,311 @@
+//! One run, from the command line to the exit code: settings, hosts, and then events from the programs that run and from the user
+//! into the schedule, and its actions out of it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use host::logging::{self, Verbosity};
+use host::{Environment, Monotonic, Signals, clock, environment, ids, output, signals, syslog, trusted};
+use log::Level;
+use restart_core::{Clock as _, ExitCode, Failure, Fqdn, Signal, Stop, Stopped};
+use tempfile::TempDir;
+
+use crate::answer::{Attempt, End, Verdict};
+use crate::cli::Cli;
+use crate::events::{self, Event as Told};
+use crate::file::{self, File};
+use crate::fleet::{Fleet, Job};
+use crate::process::Finished;
+use crate::progress::Progress;
+use crate::remote::{PATH, Remote, Work};
+use crate::report::Resume;
+use crate::schedule::{Action, Ending, Event, Place, Schedule};
+use crate::settings::Settings;
+use crate::tally::Record;
+use crate::{hosts, plan, resume};
+
+const TOOL: &str = env!("CARGO_PKG_NAME");
+/// The longest time without a look for a signal.
+const SLICE: Duration = Duration::from_millis(100);
+/// The shell of the gate.
+const SHELL: &str = "/bin/sh";
+
+/// The program.
+pub fn main() -> std::process::ExitCode {
+    // First of all, while there is one thread. The agent is for ssh alone, which we are not.
+    let agent = std::env::var_os("SSH_AUTH_SOCK");
+    let can_draw = std::env::var_os("TERM").is_some_and(|terminal| terminal != "dumb");
+    let environment = environment::take();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that has gone is no reason to fail.
+            let _ = error.print();
+            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return code(if asked_for { ExitCode::Done } else { ExitCode::Usage });
+        }
+    };
+    logging::start(TOOL, Verbosity::new(cli.quiet, cli.verbose), environment.journal_stream);
+    match run(&cli, Caller { agent, can_draw, environment }) {
+        Ok(Ended { signal: Some(signal), .. }) => signals::raise_again(signal),
+        Ok(Ended { exit_code, .. }) => code(exit_code),
+        Err(failure) => {
+            log::error!("{failure}");
+            log::error!("ended with {}: no host was touched", failure.code.number());
+            let end = events::End::nothing_begun(&failure);
+            Progress::new("", 0, cli.json, false).event(Told::End(Box::new(end)));
+            code(failure.code)
+        }
+    }
+}
+
+fn code(code: ExitCode) -> std::process::ExitCode {
+    std::process::ExitCode::from(code.number())
+}
+
+/// How the program ends.
+pub(crate) struct Ended {
+    pub(crate) exit_code: ExitCode,
+    pub(crate) signal: Option<Signal>,
+}
+
+/// What is known of the caller beside the command line.
+struct Caller {
+    /// The socket of an agent.
+    agent: Option<OsString>,
+    /// Whether the terminal, if it is one, can draw.
+    can_draw: bool,
+    environment: Environment,
+}
+
+fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
+    let began = clock::utc(SystemTime::now());
+    let id = ids::fresh_run().map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
+    let settings = Settings::new(cli, &load()?, &id).map_err(|why| Failure::new(ExitCode::Usage, why))?;
+    let hosts = hosts::find(&settings.source)?;
+    let rules = settings.rules(hosts.len());
+    if settings.is_capped(hosts.len()) {
+        log::warn!("at most {} hosts at once, whatever the batch", rules.window);
+    }
+    if cli.dry_run {
+        for line in plan::batches(&hosts, rules.canaries, rules.window) {
+            output::print(&line)
+                .map_err(|error| Failure::new(ExitCode::Failed, format!("cannot print the plan: {error}")))?;
+        }
+        return Ok(Ended { exit_code: ExitCode::Done, signal: None });
+    }
+    let stop = Signals::listen_saying("no other host is started; one more, later, waits for none");
+    let stop = stop.map_err(|error| Failure::new(ExitCode::Failed, format!("cannot listen for signals: {error}")))?;
+    let control = control_folder(&settings)?;
+    let socket_folder = control.as_ref().map_or(Path::new("/nonexistent"), TempDir::path);
+    let mut run = Run {
+        progress: Progress::new(&id, hosts.len(), cli.json, caller.can_draw && !cli.quiet && !cli.no_progress),
+        schedule: Schedule::new(hosts.len(), rules),
+        fleet: Fleet::new()
+            .map_err(|error| Failure::new(ExitCode::Failed, format!("cannot wait for programs: {error}")))?,
+        remote: Remote::new(&settings.way, &settings.work, socket_folder, caller.agent),
+        input: settings.work.input(),
+        records: vec![Record::default(); hosts.len()],
+        clock: Monotonic::new(),
+        hosts: &hosts,
+        settings: &settings,
+        heard: None,
+        has_halted: false,
+    };
+    let who = caller.environment.sudo_user.or_else(environment::user_name).unwrap_or_default();
+    let what = if cli.force { "forced restart" } else { "restart" };
+    let begin = format!("run {id}: {what} of {} hosts, at most {} at once", hosts.len(), rules.window);
+    syslog::notice(TOOL, &format!("{begin}, for '{who}': {}", cli.reason.as_deref().unwrap_or("no reason given")));
+    run.progress.say(Level::Info, &begin);
+    if cli.force {
+        run.progress.say(Level::Warn, "--force: no pool is left, requests in flight die on every host");
+    }
+    run.progress.event(Told::Begin {
+        version: env!("CARGO_PKG_VERSION"),
+        force: cli.force,
+        reload: cli.reload,
+        reason: cli.reason.as_deref(),
+        hosts: hosts.len(),
+        at_once: rules.window,
+    });
+    run.go(&stop);
+    let since = cli.since.map_or(began, clock::utc);
+    let ended = run.conclude(&goes_on(cli, &since), stop.requested().map(|stopped| stopped.signal));
+    syslog::notice(TOOL, &format!("run {id}: ended with {}", ended.exit_code.number()));
+    Ok(ended)
+}
+
+/// How somebody goes on after this run.
+fn goes_on(cli: &Cli, since: &str) -> Resume {
+    // No host knows of a command when it ran last, and an emergency does not ask.
+    if cli.force || cli.command.is_some() {
+        return Resume::Names;
+    }
+    let typed: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let again = resume::command(&typed, since);
+    let same =
+        if cli.hosts.as_deref() == Some(Path::new("-")) { ", with the same hosts on standard input" } else { "" };
+    Resume::Command(again + same)
+}
+
+/// The file of defaults, which need not be there.
+fn load() -> Result<File, Failure> {
+    let path = Path::new(file::PATH);
+    let text = trusted::read(path).map_err(|error| Failure::new(error.exit_code(), error.to_string()))?;
+    let parsed = text.map(|text| File::parse(&text)).transpose();
+    let parsed = parsed.map_err(|why| Failure::new(ExitCode::Configuration, format!("'{}': {why}", file::PATH)))?;
+    Ok(parsed.unwrap_or_default())
+}
+
+/// A folder for the sockets by which several ssh share a connection. Whoever could write to one could use it, so it is ours alone.
+fn control_folder(settings: &Settings) -> Result<Option<TempDir>, Failure> {
+    if settings.way.rsh.is_some() {
+        return Ok(None);
+    }
+    let made = tempfile::Builder::new().prefix("rolling-restart.").tempdir();
+    let failure = |error| Failure::new(ExitCode::Failed, format!("cannot make a folder for ssh's sockets: {error}"));
+    made.map(Some).map_err(failure)
+}
+
+/// What there is during a run.
+pub(crate) struct Run<'a> {
+    pub(crate) hosts: &'a [Fqdn],
+    settings: &'a Settings,
+    pub(crate) schedule: Schedule,
+    fleet: Fleet,
+    remote: Remote,
+    input: Vec<u8>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) progress: Progress,
+    pub(crate) clock: Monotonic,
+    /// What was heard of the user.
+    heard: Option<Stopped>,
+    /// Whether it was said that no other host is started.
+    pub(crate) has_halted: bool,
+}
+
+impl Run<'_> {
+    /// Until all is over: events in, actions out.
+    fn go(&mut self, stop: &dyn Stop) {
+        let mut events = VecDeque::from([Event::Tick]);
+        loop {
+            while let Some(event) = events.pop_front() {
+                let actions = self.schedule.take(event, self.clock.now());
+                self.say_what_happened(event);
+                events.extend(actions.into_iter().filter_map(|action| self.perform(action)));
+            }
+            if self.schedule.is_over() {
+                return;
+            }
+            for (job, finished) in self.fleet.wait(self.patience()) {
+                events.push_back(self.ended(job, &finished));
+            }
+            events.extend(self.heed(stop));
+            events.push_back(Event::Tick);
+            self.draw();
+        }
+    }
+
+    /// How long nothing need be done, as far as is known.
+    fn patience(&self) -> Duration {
+        let until = self.schedule.wakes_at().map_or(SLICE, |until| until.saturating_sub(self.clock.now()));
+        // What is due and cannot be started yet is no reason to turn round at full speed.
+        if until.is_zero() { SLICE } else { until.min(SLICE) }
+    }
+
+    /// What the user says, when it is news.
+    fn heed(&mut self, stop: &dyn Stop) -> Option<Event> {
+        let stopped = stop.requested();
+        if stopped == self.heard {
+            return None;
+        }
+        self.heard = stopped;
+        stopped.map(|stopped| Event::Signal { again: stopped.at_once })
+    }
+
+    /// Does it. What fails at once is an event of its own.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Start(place) => self.start(place),
+            Action::RunGate => self.run_gate(),
+            Action::EndGate => {
+                self.fleet.kill(Job::Gate);
+                None
+            }
+            Action::Abandon => {
+                self.fleet.kill_all();
+                None
+            }
+        }
+    }
+
+    fn start(&mut self, place: Place) -> Option<Event> {
+        let (host, record) = (self.hosts.get(place)?, self.records.get_mut(place)?);
+        let mut command = self.remote.command(host);
+        log::debug!("{host}: {command:?}");
+        record.attempts += 1;
+        record.started = self.clock.now();
+        self.progress.event(Told::HostStarted { host, attempt: record.attempts });
+        let started = self.fleet.start(Job::Host(place), &mut command, &self.input, self.settings.way.host_timeout);
+        let error = started.err()?;
+        let program = command.get_program().display().to_string();
+        record.verdict = Some(Verdict::new(Ending::Failed, None, format!("cannot run '{program}': {error}")));
+        Some(Event::HostEnded(place, Ending::Failed))
+    }
+
+    fn run_gate(&mut self) -> Option<Event> {
+        let gate = self.settings.gate.as_ref()?;
+        self.progress.say(Level::Info, "asking the gate whether to go on");
+        let mut command = Command::new(SHELL);
+        command.args(["-c", &gate.command]).env_clear().env("PATH", PATH);
+        let error = self.fleet.start(Job::Gate, &mut command, b"", gate.timeout).err()?;
+        self.say_gate(false, &format!("cannot run '{SHELL}': {error}"));
+        Some(Event::GateEnded { passed: false })
+    }
+
+    /// Judges what ended.
+    fn ended(&mut self, job: Job, finished: &Finished) -> Event {
+        let place = match job {
+            Job::Gate => return self.gate_ended(finished),
+            Job::Host(place) => place,
+        };
+        let request = match &self.settings.work {
+            Work::Request(request) => Some(request),
+            Work::Command(_) => None,
+        };
+        let attempt = Attempt {
+            end: finished.end,
+            stdout: &finished.stdout,
+            stderr: &finished.stderr,
+            reports: request.is_some(),
+            forced: request.is_some_and(|request| request.force),
+            allowed: self.settings.way.host_timeout,
+        };
+        let verdict = attempt.judge();
+        let ending = verdict.ending;
+        if let Some(record) = self.records.get_mut(place) {
+            record.took = self.clock.now().saturating_sub(record.started);
+            record.verdict = Some(verdict);
+        }
+        Event::HostEnded(place, ending)
+    }
+
+    fn gate_ended(&self, finished: &Finished) -> Event {
+        let output = [&finished.stderr, &finished.stdout].into_iter().find(|output| !output.trim_ascii().is_empty());
+        let text = output.map(|output| String::from_utf8_lossy(output)).unwrap_or_default();
+        let words = host::printable(text.trim().lines().next_back().unwrap_or("it said nothing"));
+        let (passed, words) = match finished.end {
+            End::Code(0) => (true, words),
+            End::Code(code) => (false, format!("ended with {code}: {words}")),
+            End::Signal(signal) => (false, format!("ended by signal {signal}: {words}")),
+            End::TimeOver => (false, "no answer in time".to_owned()),
+        };
+        self.say_gate(passed, &words);
+        Event::GateEnded { passed }
+    }
+}

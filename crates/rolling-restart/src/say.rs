@@ -1,0 +1,120 @@
+//! What a run says while it goes on, and at its end: on standard error, on the terminal's line, and as events.
+
+use std::time::Duration;
+
+use log::Level;
+use restart_core::{Clock as _, Signal, span};
+
+use crate::events::{self, Event as Told, Lists};
+use crate::report::{self, Resume};
+use crate::run::{Ended, Run};
+use crate::schedule::{Class, Ending, Event, Place};
+use crate::tally::{Counts, Tally};
+
+impl Run<'_> {
+    /// What the gate came to.
+    pub(crate) fn say_gate(&self, passed: bool, words: &str) {
+        let (level, says) = if passed { (Level::Info, "says to go on") } else { (Level::Error, "says no") };
+        self.progress.say(level, &format!("the gate {says}: {words}"));
+        self.progress.event(Told::Gate { passed, message: words });
+    }
+
+    /// One line a host, and one when no other is started.
+    pub(crate) fn say_what_happened(&mut self, event: Event) {
+        if let Event::HostEnded(place, ending) = event {
+            self.say_host(place, ending);
+        }
+        if let Some(halt) = self.schedule.halted().filter(|_| !self.has_halted) {
+            self.has_halted = true;
+            let counts = Counts::of(self.schedule.classes());
+            let why = events::why(halt);
+            self.progress.event(Told::Halted { why });
+            let waits = match counts.running {
+                0 => String::new(),
+                running => format!("; waiting for {running} that run"),
+            };
+            self.progress.say(Level::Error, &format!("no other host is started: {why}{waits}"));
+        }
+    }
+
+    fn say_host(&self, place: Place, ending: Ending) {
+        let (Some(host), Some(record)) = (self.hosts.get(place), self.records.get(place)) else { return };
+        let Some(verdict) = &record.verdict else { return };
+        let again = events::is_again(self.schedule.classes().get(place));
+        self.progress.event(Told::HostEnded {
+            host,
+            attempt: record.attempts,
+            outcome: events::word(ending),
+            exit_code: verdict.exit_code,
+            seconds: seconds(record.took),
+            again,
+            message: &verdict.words,
+        });
+        let ended = Counts::of(self.schedule.classes()).ended();
+        let (took, count) = (span(record.took), format!("{ended} of {}", self.hosts.len()));
+        let code = verdict.exit_code.map(|code| format!(" with {code}")).unwrap_or_default();
+        let words = &verdict.words;
+        match ending {
+            Ending::Done => self.progress.say_good(&format!("{host}: done in {took} ({count})")),
+            Ending::Skipped => self.progress.say_good(&format!("{host}: skipped, {words} ({count})")),
+            Ending::Busy if again => self.progress.say(Level::Info, &format!("{host}: to be tried again: {words}")),
+            Ending::Busy => self.progress.say(Level::Warn, &format!("{host}: not now: {words} ({count})")),
+            Ending::Unreachable => self.progress.say(Level::Warn, &format!("{host}: unreachable: {words} ({count})")),
+            Ending::Failed => {
+                self.progress.say(Level::Error, &format!("{host}: failed{code} after {took}: {words} ({count})"));
+            }
+            Ending::LeftDepooled => {
+                self.progress.say(Level::Error, &format!("{host}: LEFT DEPOOLED after {took}: {words} ({count})"));
+            }
+        }
+    }
+
+    /// The line on the terminal.
+    pub(crate) fn draw(&self) {
+        let now = self.clock.now();
+        let classes = self.schedule.classes();
+        let running = classes.iter().zip(self.hosts).zip(&self.records);
+        let running = running.filter(|((class, _), _)| **class == Class::Running);
+        let slow = running.map(|((_, host), record)| (host.as_str(), now.saturating_sub(record.started)));
+        let waits_for = match (self.schedule.is_at_checkpoint(), self.schedule.has_canaries_out()) {
+            (true, _) => Some("before the next batch"),
+            (_, true) => Some("canaries"),
+            _ => None,
+        };
+        self.progress.draw(Counts::of(classes), waits_for, now, slow);
+    }
+
+    /// Says how it ended.
+    pub(crate) fn conclude(&self, resume: &Resume, signal: Option<Signal>) -> Ended {
+        self.progress.end();
+        let tally = Tally::new(self.hosts, self.schedule.classes(), &self.records, self.schedule.halted());
+        let (exit_code, signal) = (tally.exit_code(), tally.dies_by(signal));
+        let ended = match signal {
+            Some(signal) => format!("ended by {}", signal.name()),
+            None => format!("ended with {}", exit_code.number()),
+        };
+        let took = self.clock.now();
+        for (level, line) in report::lines(&tally, &ended, &span(took).to_string(), resume) {
+            log::log!(level, "{line}");
+        }
+        let remaining = tally.remaining();
+        let command = match resume {
+            Resume::Command(command) if !remaining.is_empty() => Some(command.as_str()),
+            Resume::Command(_) | Resume::Names => None,
+        };
+        self.progress.event(Told::End(Box::new(events::End {
+            exit_code: signal.map_or(exit_code.number(), |signal| 128 + signal.number()),
+            signal,
+            seconds: seconds(took),
+            hosts: Lists::from(&tally),
+            remaining,
+            resume: command,
+            failures: Vec::new(),
+        })));
+        Ended { exit_code, signal }
+    }
+}
+
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
+}

@@ -1,0 +1,99 @@
+//! Canaries, gate, force, and what hosts are told.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::world::{World, name};
+
+#[test]
+fn canaries_come_first_then_the_gate_and_a_no_leaves_the_others_alone() {
+    let world = World::new(10);
+    let ran = world.run("--canaries 2 --batch 2 --gate false --json");
+    ran.ended_with(1).says("the gate says no: ended with 1").says("never tried (8)");
+    assert_eq!(ran.listed("done"), [name(1), name(2)]);
+    assert_eq!(world.started().len(), 2);
+}
+
+#[test]
+fn the_gate_is_a_shell_command_and_is_asked_after_each_batch() {
+    let world = World::new(7);
+    let mut command = world.command("--canaries 1 --batch 2 -q");
+    let asked = world.path("asked");
+    command.arg("--gate").arg(format!("[ -n \"$PATH\" ] && env >>{0} && echo asked >>{0}", asked.display()));
+    assert!(command.env("SECRET", "x").status().unwrap().success());
+    let text = fs::read_to_string(asked).unwrap();
+    assert!(text.lines().filter(|line| *line == "asked").count() >= 2, "{text}");
+    assert!(!text.contains("SECRET"), "{text}");
+    assert_eq!(world.restarts().len(), 7);
+}
+
+#[test]
+fn a_gate_that_does_not_answer_says_no() {
+    let ran = World::new(3).run("--gate cat</dev/zero>/dev/null --gate-timeout 0.2");
+    ran.ended_with(1).says("the gate says no: no answer in time");
+}
+
+#[test]
+fn an_emergency_has_no_canary_and_tells_each_host() {
+    let world = World::new(20);
+    world.behave(4, "report 3 failed 'it does not run'");
+    let ran = world.run("--force --batch 100% --reason T123 --json");
+    ran.ended_with(1).says("--force: no pool is left").says("go on with the hosts above that are not done, by --hosts");
+    let run = ran.end()["run"].clone();
+    assert_eq!(world.requests().len(), 20);
+    assert!(world.requests().iter().all(|asked| *asked == json!({"run": run, "reason": "T123", "force": true})));
+    assert_eq!(ran.listed("left_depooled").len(), 0, "a forced restart leaves no pool");
+}
+
+#[test]
+fn a_request_names_the_run_that_stands_in_every_event_and_nothing_that_was_not_asked_for() {
+    let world = World::new(2);
+    let ran = world.run("--json -q");
+    ran.ended_with(0);
+    let run = ran.end()["run"].as_str().unwrap().to_owned();
+    assert_eq!(run.len(), 32);
+    assert!(ran.events().iter().all(|event| event["run"] == run.as_str()));
+    assert!(world.requests().iter().all(|request| *request == json!({"run": run})), "{:?}", world.requests());
+    let command = fs::read_to_string(world.path("command")).unwrap();
+    assert_eq!(command, "sudo -n /usr/sbin/restart-php-fpm --request -\n");
+}
+
+#[test]
+fn another_command_is_judged_by_its_exit_code_alone() {
+    let world = World::new(3);
+    world.behave(2, "end 1").behave(1, "end 0").behave(3, "end 0");
+    let mut command = world.command("--max-failures 2 --batch 1 --json");
+    let ran = crate::world::Ran::of(command.args(["--command", "sudo -n systemctl restart 'x'"]).output().unwrap());
+    ran.ended_with(1);
+    assert_eq!(ran.listed("done"), [name(1), name(3)]);
+    assert_eq!(fs::read_to_string(world.path("command")).unwrap(), "sudo -n systemctl restart 'x'\n");
+}
+
+#[test]
+fn a_dry_run_prints_the_batches_and_contacts_nobody() {
+    let world = World::new(4);
+    let ran = world.run("--dry-run --batch 2");
+    ran.ended_with(0);
+    assert_eq!(ran.stdout, "canaries: mw0001.test\nbatch 1: mw0002.test mw0003.test\nbatch 2: mw0004.test\n");
+    assert!(world.started().is_empty());
+}
+
+#[test]
+fn elsewhere_than_on_a_terminal_there_is_one_line_a_host() {
+    let world = World::new(5);
+    let ran = world.run("");
+    ran.ended_with(0);
+    assert_eq!(ran.stderr.lines().filter(|line| line.contains(".test: done in ")).count(), 5, "{}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 7, "{}", ran.stderr);
+}
+
+#[test]
+fn of_the_environment_the_agent_alone_is_handed_on() {
+    let world = World::new(1);
+    world.behave(1, "env >\"$dir/environment\"");
+    let mut command = world.command("-q");
+    assert!(command.env("SSH_AUTH_SOCK", "/run/agent").env("LD_PRELOAD_X", "y").status().unwrap().success());
+    let environment = fs::read_to_string(world.path("environment")).unwrap();
+    assert!(environment.contains("SSH_AUTH_SOCK=/run/agent\n") && !environment.contains("LD_PRELOAD_X"));
+}
