@@ -11,7 +11,8 @@
 //! - `left_behind`: what an earlier run left, when the world around it has changed since;
 //! - `combinations`: two or three things at once that each are handled well alone;
 //! - `serving`: requests in flight before the restart, and whether the service serves after it;
-//! - `promises`: what must hold whatever happens, at random.
+//! - `promises`: what must hold whatever happens, at random;
+//! - `scripts`: the same over many runs of every kind, one after the other, in a world that goes on changing.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -23,6 +24,7 @@ mod modes;
 mod nothing_forgotten;
 mod others;
 mod promises;
+mod scripts;
 mod serving;
 mod signals;
 mod store;

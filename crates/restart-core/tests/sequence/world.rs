@@ -137,6 +137,26 @@ pub struct World {
     pub clear_fails: bool,
     /// A write whose answer was lost, and that was not made yet.
     late: Option<Write>,
+    /// How long after it was lost such a write arrives by itself; `None`: when a test says so.
+    pub late_after: Option<Duration>,
+    /// Who the next write is by.
+    pub run: String,
+    /// Each of our writes by its revision, where writes leave a mark; without, only their bytes tell them from another's.
+    pub marks: Option<BTreeMap<u64, String>>,
+    /// What is out because of us.
+    pub ours: BTreeSet<String>,
+    /// An operator's `--pool`, which may put back what was his.
+    pub pooling: bool,
+    /// Where a `no` that was not ours was overwritten.
+    pub overwritten: Vec<String>,
+    /// The services of the pools named, where a restart has to care for these alone.
+    pub named: Option<Vec<String>>,
+    /// When another hand wrote to the store last, or a lost write arrived.
+    pub touched: Duration,
+    /// The last look at the store did not get an answer.
+    blind: bool,
+    /// When that was last so.
+    pub blind_at: Duration,
     /// What is in flight.
     pub requests: Requests,
     /// How long a look at that takes.
@@ -240,11 +260,17 @@ impl World {
 
     /// Everything that was broken is mended, but for what a unit is like.
     pub fn heal(&mut self) {
+        self.timed.clear();
+        self.mend();
+    }
+
+    /// The same, but for what is still to come.
+    pub fn mend(&mut self) {
         self.thaw();
         self.signals.clear();
-        self.timed.clear();
         self.hooks.clear();
         (self.store_error, self.refuse_writes, self.lose_next_write, self.disk_full) = (None, None, None, false);
+        (self.clear_fails, self.going_down) = (false, false);
         self.balancers.values_mut().for_each(|balancer| *balancer = Balance::Follows(ms(20)));
     }
 
@@ -274,6 +300,7 @@ impl World {
     pub fn set(&mut self, service: &str, pooled: Pooled, rest: &str) {
         let id = node(service);
         let before = self.objects.get(&id).map(|object| object.pooled);
+        self.touch(service);
         self.put(&id, pooled, rest.to_owned(), before);
     }
 
@@ -286,6 +313,28 @@ impl World {
         }
     }
 
+    fn touch(&mut self, service: &str) {
+        self.touched = self.now;
+        self.ours.remove(service);
+    }
+
+    /// Our process is dead.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// What stands beside `pooled` in an object, or stood there until it was deleted.
+    pub fn last_fields(&self, service: &str) -> String {
+        let id = node(service);
+        let last = self.history.iter().rev().find(|node| node.id == id);
+        last.and_then(|node| node.value.split_once(' ')).map_or("w10", |(_, rest)| rest).to_owned()
+    }
+
+    /// The revision of an object, if there is one.
+    pub fn revision(&self, service: &str) -> Option<u64> {
+        self.objects.get(&node(service)).map(|object| object.revision)
+    }
+
     /// Lets something happen after this time.
     pub fn later(&mut self, time: Duration, hook: impl FnOnce(&mut Self) + 'static) {
         self.timed.push((self.now + time, Box::new(hook)));
@@ -295,12 +344,31 @@ impl World {
     pub fn land(&mut self) {
         let Some(write) = self.late.take() else { return };
         if self.get(&write.found.id).is_some_and(|now| now.revision == write.found.revision) {
-            let rest = write.value.split_once(' ').unwrap().1.to_owned();
-            self.put(&write.found.id, write.pooled, rest, Some(write.found.pooled));
+            self.touched = self.now;
+            let pooling = std::mem::replace(&mut self.pooling, true);
+            self.make(&write);
+            self.pooling = pooling;
         }
     }
 
+    /// One of our writes is made.
+    fn make(&mut self, write: &Write) -> Node {
+        let rest = write.value.split_once(' ').unwrap().1.to_owned();
+        let node = self.put(&write.found.id, write.pooled, rest, Some(write.found.pooled));
+        if let Some(marks) = &mut self.marks {
+            marks.insert(node.revision, write.run.clone());
+        }
+        let service = write.found.id.path.service.to_string();
+        if write.pooled == Pooled::No {
+            self.ours.insert(service);
+        } else if !self.ours.remove(&service) && write.found.pooled == Pooled::No && !self.pooling {
+            self.overwritten.push(service);
+        }
+        node
+    }
+
     pub fn delete(&mut self, service: &str) {
+        self.touch(service);
         self.objects.remove(&node(service));
     }
 
@@ -335,6 +403,15 @@ impl World {
         }
     }
 
+    /// The store answers.
+    fn look(&mut self) -> Result<(), StoreError> {
+        self.blind = self.store_error.is_some();
+        if self.blind {
+            self.blind_at = self.now;
+        }
+        self.store_error.clone().map_or(Ok(()), Err)
+    }
+
     fn says(&self, question: &Question) -> (Duration, Verdict) {
         let service = question.pool.as_str().trim_end_matches("-https");
         let quick = self.now + ms(2);
@@ -363,7 +440,10 @@ impl World {
             let sends = matches!(verdict, Verdict::Pooled | Verdict::Held);
             assert!(!sends, "restarted while '{balancer}' sends in '{pool}': done {:?}", self.done);
         }
-        for (id, object) in &self.objects {
+        // Nobody can see what changes in this very instant, or asks a store again that does not answer.
+        let settled = |object: &&Object| self.named.is_none() || !(self.blind || self.now - object.changed.0 <= ms(10));
+        let named = |id: &NodeId| self.named.as_ref().is_none_or(|all| all.contains(&id.path.service.to_string()));
+        for (id, object) in self.objects.iter().filter(|(id, object)| named(id) && settled(object)) {
             if id.host.as_str() == HOST {
                 assert_ne!(
                     object.pooled,
@@ -399,9 +479,7 @@ impl PoolStore for Handle {
     fn list(&mut self, path: &PoolPath) -> Result<Listing, StoreError> {
         let mut world = self.0.borrow_mut();
         world.event("list");
-        if let Some(error) = &world.store_error {
-            return Err(error.clone());
-        }
+        world.look()?;
         let here = world.objects.keys().filter(|id| id.path == *path);
         Ok(Listing { nodes: here.filter_map(|id| world.get(id)).collect(), unreadable: world.damaged.clone() })
     }
@@ -409,7 +487,8 @@ impl PoolStore for Handle {
     fn read(&mut self, id: &NodeId) -> Result<Option<Node>, StoreError> {
         let mut world = self.0.borrow_mut();
         world.event("read");
-        world.store_error.clone().map_or_else(|| Ok(world.get(id)), Err)
+        world.look()?;
+        Ok(world.get(id))
     }
 
     fn kind(&self) -> &str {
@@ -418,8 +497,10 @@ impl PoolStore for Handle {
 
     fn no_longer_counts(&mut self, limit: &str, _: &Fqdn) -> Result<(), StoreError> {
         let mut world = self.0.borrow_mut();
-        if let Some(error) = &world.store_error {
-            return Err(error.clone());
+        world.event("no longer counts");
+        world.look()?;
+        if world.frozen {
+            return Err(StoreError::Malformed("we are dead".to_owned()));
         }
         world.counted.retain(|counted| counted != limit);
         Ok(())
@@ -428,7 +509,7 @@ impl PoolStore for Handle {
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError> {
         let rest = found.value.split_once(' ').unwrap().1;
         Ok(Write {
-            run: "run-1".to_owned(),
+            run: self.0.borrow().run.clone(),
             found: found.clone(),
             pooled,
             key: format!("/{}", found.id),
@@ -449,15 +530,16 @@ impl PoolStore for Handle {
         let lost = world.lose_next_write.take();
         if lost == Some(false) {
             world.late = Some(write.clone());
+            if let Some(time) = world.late_after {
+                world.later(time, World::land);
+            }
             world.event("lost");
             return Err(WriteError::Unknown(StoreError::Unreachable("timed out".to_owned())));
         }
         if world.get(&write.found.id).is_none_or(|now| now.revision != write.found.revision) {
             return Err(WriteError::Conflict);
         }
-        let rest = write.value.split_once(' ').unwrap().1.to_owned();
-        let before = Some(write.found.pooled);
-        let written = world.put(&write.found.id, write.pooled, rest, before);
+        let written = world.make(write);
         world.effect(&format!("{} {service}", write.pooled));
         if lost.is_some() {
             world.event("lost");
@@ -468,17 +550,20 @@ impl PoolStore for Handle {
 
     /// As etcd's history tells it: the first event after the revision found is the write, or somebody else's.
     fn fate(&mut self, write: &Write) -> Result<Fate, StoreError> {
-        let world = self.0.borrow();
-        if let Some(error) = &world.store_error {
-            return Err(error.clone());
+        let mut world = self.0.borrow_mut();
+        world.look()?;
+        // What has not changed since needs no history.
+        if world.get(&write.found.id).is_some_and(|now| now.revision == write.found.revision) {
+            return Ok(Fate::NotMade);
         }
         if world.history_gone {
             return Ok(Fate::Unclear("etcd no longer has the history".to_owned()));
         }
         let id = &write.found.id;
         let first = world.history.iter().find(|node| node.id == *id && node.revision > write.found.revision);
+        let by_us = |node: &Node| world.marks.as_ref().is_none_or(|all| all.get(&node.revision) == Some(&write.run));
         Ok(match (first, world.get(id)) {
-            (Some(first), now) if first.value == write.value && first.pooled == write.pooled => {
+            (Some(first), now) if first.value == write.value && first.pooled == write.pooled && by_us(first) => {
                 if now.as_ref() == Some(first) {
                     Fate::Made(first.clone())
                 } else {
@@ -683,6 +768,7 @@ impl Journal for Handle {
 
     fn clear(&mut self) -> Result<(), JournalError> {
         let mut world = self.0.borrow_mut();
+        world.event("clear");
         if world.clear_fails {
             return Err(JournalError("read-only file system".to_owned()));
         }
@@ -736,8 +822,13 @@ impl Slots for Handle {
 
     fn taking_out(&mut self) -> Result<(), SlotError> {
         let mut world = self.0.borrow_mut();
-        let limit = world.limit;
-        world.counted.extend(limit.map(str::to_owned));
+        world.event("taking out");
+        if world.frozen {
+            return Err(SlotError::Lost("we are dead".to_owned()));
+        }
+        if let Some(limit) = world.limit.filter(|limit| !world.counted.iter().any(|counted| counted == limit)) {
+            world.counted.push(limit.to_owned());
+        }
         Ok(())
     }
 
@@ -816,6 +907,16 @@ impl Scene {
             limit: None,
             clear_fails: false,
             late: None,
+            late_after: None,
+            run: "run-1".to_owned(),
+            marks: None,
+            ours: BTreeSet::new(),
+            pooling: false,
+            overwritten: Vec::new(),
+            named: None,
+            touched: ms(0),
+            blind: false,
+            blind_at: ms(0),
             requests: Requests::Uncounted,
             look_takes: ms(1),
             serves_after: Some(ms(0)),
