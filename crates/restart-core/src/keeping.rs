@@ -51,7 +51,7 @@ impl Run<'_> {
         match (self.record(phase), &self.job.left) {
             (Some(record), _) => self.write_journal(&record)?,
             (None, _) if !self.journal_open => {}
-            (None, Some(left)) => self.write_journal(left)?,
+            (None, Some(_)) => self.close_journal_as_found(),
             (None, None) => _ = self.close_journal(),
         }
         Ok(())
@@ -194,8 +194,11 @@ impl Run<'_> {
                         (member.out, member.hold) = (Some(out.write.clone()), Hold::Attempted(out.write.clone()));
                     }
                 }
-                // An operator's word needs no proof.
-                Standing::Unclear(_) if !self.restarts => {}
+                // An operator's word needs no proof, but until it is done the journal must not lose it.
+                Standing::Unclear(_) if !self.restarts => {
+                    let member = &mut self.members[place];
+                    (member.out, member.held) = (Some(out.write.clone()), out.held || left.phase == Phase::Held);
+                }
                 Standing::Unclear(why) => {
                     self.report.warn(format!(
                         "'{}' in {} is perhaps out because of an earlier run, and is left so: {why}",

@@ -191,8 +191,11 @@ impl Run<'_> {
                     let now = member.now.as_ref().map_or("deleted", |node| node.pooled.as_str());
                     self.report
                         .warn(format!("somebody changed '{host}' in {names} at the same time; it is now '{now}'"));
-                    // Or a recovery could take somebody else's write, of the same bytes, for ours.
-                    self.keep(Phase::TakingOut)?;
+                    // Or a recovery could take somebody else's write, of the same bytes, for ours. Where it is tried again, the
+                    // journal is kept before that, and must not be closed meanwhile: the host would no longer be counted.
+                    if now != Pooled::Yes.as_str() {
+                        self.keep(Phase::TakingOut)?;
+                    }
                 }
                 Err(WriteError::NotMade(error)) => return Err(cannot(&what, &error)),
                 Err(WriteError::Unknown(error)) => {
