@@ -120,6 +120,8 @@ impl Run<'_> {
             self.close_journal();
             self.state = State::Pooled;
         } else {
+            // Once more, should the disk have had no room before.
+            self.note_phase(Phase::BringingBack);
             self.report.failures.extend(failures);
             self.state = State::PoolUnconfirmed;
         }

@@ -13,6 +13,9 @@
 //! - `serving`: requests in flight before the restart, and whether the service serves after it;
 //! - `promises`: what must hold whatever happens, at random;
 //! - `scripts`: the same over many runs of every kind, one after the other, in a world that goes on changing.
+//!
+//! What is random is the same random each time, or a failure would strike whoever comes next and not who caused it. To search
+//! further: `PROPTEST_RNG_SEED=7 PROPTEST_CASES=300000 cargo test --release -p restart-core --test sequence`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -30,3 +33,6 @@ mod signals;
 mod store;
 mod units;
 mod world;
+
+/// Where the search of each random test begins.
+const SEED: proptest::test_runner::RngSeed = proptest::test_runner::RngSeed::Fixed(20_261_123);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use restart_core::{ExitCode, Phase, Pooled, Report, Signal, StoreError, Verdict};
 
+use crate::SEED;
 use crate::world::{Balance, Scene, Unit, World, ms};
 
 /// The moments at which something happens.
@@ -116,7 +117,7 @@ fn check(scene: &Scene, report: &Report) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, rng_seed: SEED, ..ProptestConfig::default() })]
 
     #[test]
     fn the_exit_code_tells_the_truth_and_no_operator_is_overwritten(

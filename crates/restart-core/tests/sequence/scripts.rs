@@ -17,6 +17,7 @@ use restart_core::{
     Verdict, sequence,
 };
 
+use crate::SEED;
 use crate::world::{Balance, Handle, Scene, Unit, World, ms, running, tag};
 
 /// The moments at which something happens.
@@ -639,6 +640,7 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: CASES,
         failure_persistence: None, max_shrink_iters: 4000,
+        rng_seed: SEED,
         ..ProptestConfig::default()
     })]
 
