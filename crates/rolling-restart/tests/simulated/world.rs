@@ -69,9 +69,13 @@ impl World {
         Ran::of(self.command(arguments).output().unwrap())
     }
 
-    /// Starts it, to be sent signals.
+    /// Starts it, to be sent signals. Whoever runs the tests may ignore some, as a shell does for what it puts in the background, and
+    /// that would be handed down; `env` takes it off, and becomes the program.
     pub fn start(&self, arguments: &str) -> Child {
-        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let plain = self.command(arguments);
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal").arg(plain.get_program()).args(plain.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn lines(&self, name: &str) -> Vec<String> {
