@@ -89,6 +89,13 @@ fn an_emergency_goes_on_without_its_file() -> Result<()> {
         says(&forced, "going on without the file of this host");
         assert_ne!(php(&site)?, before, "{forced}");
     }
+    // All that the file names is of an earlier version.
+    site.host(0).write(FILE, "services: [php7.4-fpm]\n")?;
+    let before = php(&site)?;
+    let forced = run(&site, &["--force"])?;
+    expect(&forced, 0);
+    says(&forced, "'php7.4-fpm.service', which '/etc/restart-php-fpm.yaml' names, does not exist on this host");
+    assert_ne!(php(&site)?, before, "{forced}");
     site.host(0).exec(&["chmod", "o+w", FILE])?.success()?;
     expect(&run(&site, &[])?, 77);
     expect(&run(&site, &["--force"])?, 0);
@@ -126,6 +133,9 @@ fn what_was_restarted_since_is_left_alone_unless_a_run_left_something() -> Resul
     expect(&run(&site, &since)?, 0);
     let restarted = php(&site)?;
     assert_ne!(restarted, before);
+    // Milliseconds, a slip that would restart every host once more.
+    let late = format!("{begin}000");
+    expect(&run(&site, &["--unless-restarted-since", &late])?, 2);
     let nothing = run(&site, &[&since[..], &["--json"]].concat())?;
     expect(&nothing, 0);
     says(&nothing, "every unit was restarted since");
@@ -162,7 +172,8 @@ fn a_request_says_what_arguments_would_and_nothing_else() -> Result<()> {
     for (request, why) in [
         (r#"{"services": ["ssh"]}"#, "unknown field"),
         (r#"{"reason": "two\nlines"}"#, "control character"),
-        ("", "EOF"),
+        ("", "not a JSON object"),
+        (r#"["run", "reason", true, false, null]"#, "not a JSON object"),
         (&"x".repeat(5000), "longer than 4096 bytes"),
     ] {
         let refused = sent(host, request)?;

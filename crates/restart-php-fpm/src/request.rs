@@ -49,6 +49,10 @@ impl Request {
 
     /// Reads the object. The error is what is wrong with it.
     fn parse(text: &[u8]) -> Result<Self, String> {
+        // serde would take a list for the fields in their order.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err("it is not a JSON object".to_owned());
+        }
         let typed: Typed = serde_json::from_slice(text).map_err(|error| host::printable(&error.to_string()))?;
         let of = |key: &str, why: String| format!("its '{key}' is {why}");
         let run = typed.run.map(|text: String| words::run_id(&text)).transpose().map_err(|why| of("run", why))?;
@@ -111,8 +115,9 @@ mod tests {
     #[test]
     fn nothing_else_can_be_said() {
         for (text, why) in [
-            ("", "EOF"),
-            ("[]", "invalid"),
+            ("", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            (r#"["run", "reason", true, false, null]"#, "not a JSON object"),
             ("{} {}", "trailing"),
             (r#"{"services": ["sshd"]}"#, "unknown field `services`"),
             (r#"{"config": "/tmp/x"}"#, "unknown field"),

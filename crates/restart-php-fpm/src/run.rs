@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -14,7 +14,7 @@ use host::logging::{self, Verbosity};
 use host::output::{self, Context};
 use host::trusted::{self, TrustError};
 use host::{Environment, JournalFile, Look, Monotonic, Systemctl, environment, ids, inherited, lock};
-use restart_core::{Clock as _, ExitCode, Failure, Phase, Report, UnitName, span};
+use restart_core::{Clock as _, ExitCode, Failure, LoadState, Phase, Report, ServiceManager as _, UnitName, span};
 
 use crate::check;
 use crate::cli::Cli;
@@ -31,6 +31,8 @@ const CATALOG: &str = "/etc/conftool/local_services.yaml";
 const CONFIG: &str = "/etc/conftool/config.yaml";
 /// How long to wait for another run: as safe-service-restart does.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
+/// How far two hosts' clocks may be apart.
+const SKEW: Duration = Duration::from_secs(300);
 /// How often to look meanwhile.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// The units of PHP-FPM, by Debian's names.
@@ -135,9 +137,22 @@ fn units(asked: &Asked, file: &File, systemctl: &mut Systemctl) -> Result<Vec<Un
         let message = format!("'{other}' is neither a php*-fpm unit nor named in '{}'", file::PATH);
         return Err(Failure::new(ExitCode::Configuration, message));
     }
-    let named = [&asked.services, &file.services].into_iter().find(|units| !units.is_empty());
-    if let Some(named) = named {
-        return Ok(named.clone());
+    if !asked.services.is_empty() {
+        return Ok(asked.services.clone());
+    }
+    let mut named = file.services.clone();
+    if asked.request.force {
+        // What is left of an earlier version must not be all that an emergency restarts.
+        named.retain(|unit| {
+            let gone = systemctl.status(unit).is_ok_and(|status| status.load == LoadState::NotFound);
+            if gone {
+                log::warn!("--force: '{unit}', which '{}' names, does not exist on this host", file::PATH);
+            }
+            !gone
+        });
+    }
+    if !named.is_empty() {
+        return Ok(named);
     }
     let enabled = systemctl.enabled(UNITS).map_err(|error| {
         Failure::new(ExitCode::Unreachable, format!("cannot find out which units are enabled: {error}"))
@@ -191,6 +206,10 @@ fn already_done(
     environment: &Environment,
 ) -> Result<bool, Failure> {
     let Some(time) = asked.request.unless_restarted_since else { return Ok(false) };
+    if time > SystemTime::now() + SKEW {
+        let message = "--unless-restarted-since is in the future: it is in seconds since 1970, not milliseconds, or RFC 3339 in UTC";
+        return Err(Failure::new(ExitCode::Usage, message));
+    }
     if !asked.dry_run {
         await_others(file)?;
     }
