@@ -28,11 +28,10 @@ impl Run<'_> {
         self.state = State::NotFinished;
         let ended = match record.phase {
             Phase::Held => self.look_at_held(record),
-            Phase::Closing => {
+            Phase::Closing => self.must_be_of_this_store(record).map_err(Abort::Failed).map(|()| {
                 self.state = State::BroughtBack;
                 self.close_journal();
-                Ok(())
-            }
+            }),
             Phase::TakingOut | Phase::Restarting | Phase::BringingBack => self.finish_interrupted(record),
         };
         match ended {

@@ -98,6 +98,12 @@ fn a_depool_that_succeeded_is_not_undone_because_its_journal_stayed_open() {
     let mut scene = of_no_unit(unlimited(scene)).at("sleep", |world| world.store_error = away());
     scene.run(sequence::depool).exits(ExitCode::Done).leaves("web", "no w10");
     scene.handle.0.borrow_mut().heal();
+    assert_eq!(journal(&scene).map(|record| record.phase), Some(Phase::Closing));
+    // In another store there is nothing to take back, and that must not pass for done.
+    scene.handle.0.borrow_mut().store_kind = "etcd3";
+    scene.recover().exits(ExitCode::Configuration);
+    scene.handle.0.borrow_mut().store_kind = "etcd";
+    assert!(journal(&scene).is_some() && !counted(&scene).is_empty());
     scene.recover().exits(ExitCode::Done).leaves("api", "no w10").leaves("web", "no w10");
     assert!(counted(&scene).is_empty() && journal(&scene).is_none());
 
