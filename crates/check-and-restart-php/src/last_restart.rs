@@ -11,6 +11,8 @@ use host::{FolderError, StateFolder};
 use restart_core::UnitName;
 use serde::{Deserialize, Serialize};
 
+use crate::verdict::Threshold;
+
 /// Root's own.
 pub const FOLDER: &str = "/var/lib/check-and-restart-php";
 
@@ -29,6 +31,9 @@ pub struct LastRestart {
     pub began: u64,
     /// Why.
     pub because: String,
+    /// What a restart has not cured, this one or, until the figures after this one are judged, one before it. Older records have none.
+    #[serde(default)]
+    pub not_cured: Vec<Threshold>,
 }
 
 /// Whether a restart may begin.
@@ -55,9 +60,15 @@ pub fn begin(folder: &Path, unit: &UnitName, this: &LastRestart, interval: Durat
     {
         return Ok(Leave::TooSoon { last, next });
     }
-    let text = serde_json::to_vec(this).map_err(|error| io_error(&folder, &name, error.into()))?;
-    folder.write(&name, &text)?;
+    write(&folder, &name, this)?;
     Ok(Leave::Granted)
+}
+
+/// Puts another record in the place of this one, if it still stands: another run may have begun a restart meanwhile.
+pub fn replace(folder: &Path, unit: &UnitName, this: &LastRestart, by: &LastRestart) -> Result<(), FolderError> {
+    let folder = StateFolder::lock(folder, PURPOSE)?;
+    let name = file(unit);
+    if read(&folder, &name)?.as_ref() == Some(this) { write(&folder, &name, by) } else { Ok(()) }
 }
 
 /// Takes back that a restart was begun, since it was not: what was there before is there again. A crash in between counts as a
@@ -68,16 +79,8 @@ pub fn take_back(
     this: &LastRestart,
     before: Option<&LastRestart>,
 ) -> Result<(), FolderError> {
-    let folder = StateFolder::lock(folder, PURPOSE)?;
-    let name = file(unit);
-    // Another run may have begun one meanwhile.
-    if read(&folder, &name)?.as_ref() != Some(this) {
-        return Ok(());
-    }
-    let never = LastRestart { began: NEVER, because: String::new() };
-    let text = serde_json::to_vec(before.unwrap_or(&never));
-    let text = text.map_err(|error| io_error(&folder, &name, error.into()))?;
-    folder.write(&name, &text)
+    let never = LastRestart { began: NEVER, because: String::new(), not_cured: Vec::new() };
+    replace(folder, unit, this, before.unwrap_or(&never))
 }
 
 /// The last restart of a unit.
@@ -108,8 +111,14 @@ fn read(folder: &StateFolder, name: &str) -> Result<Option<LastRestart>, FolderE
     Ok(record.ok().filter(|last: &LastRestart| last.began != NEVER))
 }
 
-fn io_error(folder: &StateFolder, name: &str, source: std::io::Error) -> FolderError {
-    FolderError::Io { what: "write", path: folder.path(name), purpose: PURPOSE, source }
+fn write(folder: &StateFolder, name: &str, record: &LastRestart) -> Result<(), FolderError> {
+    let text = serde_json::to_vec(record).map_err(|error| FolderError::Io {
+        what: "write",
+        path: folder.path(name),
+        purpose: PURPOSE,
+        source: error.into(),
+    })?;
+    folder.write(name, &text)
 }
 
 #[cfg(test)]
@@ -127,7 +136,12 @@ mod tests {
     }
 
     fn at(began: u64) -> LastRestart {
-        LastRestart { began, because: "full".to_owned() }
+        LastRestart { began, because: "full".to_owned(), not_cured: Vec::new() }
+    }
+
+    fn not_curing(began: u64) -> LastRestart {
+        let threshold = Threshold { check: "free-memory".into(), limit: 120, of: 128 };
+        LastRestart { not_cured: vec![threshold], ..at(began) }
     }
 
     fn begin_at(folder: &Path, began: u64) -> Leave {
@@ -148,6 +162,28 @@ mod tests {
         assert_eq!(begin_at(&folder, NOW + 2), Leave::Granted);
         take_back(&folder, &unit(), &at(NOW + 1), None).unwrap();
         assert_eq!(look(&folder, &unit()).unwrap(), Some(at(NOW + 2)));
+    }
+
+    #[test]
+    fn what_was_not_cured_is_kept_with_the_restart_that_it_is_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        begin_at(&folder, NOW);
+        replace(&folder, &unit(), &at(NOW), &not_curing(NOW)).unwrap();
+        assert_eq!(look(&folder, &unit()).unwrap(), Some(not_curing(NOW)));
+        // Not of another one.
+        begin_at(&folder, NOW + 3600);
+        replace(&folder, &unit(), &not_curing(NOW), &at(NOW)).unwrap();
+        assert_eq!(look(&folder, &unit()).unwrap(), Some(at(NOW + 3600)));
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        begin_at(&folder, 1);
+        fs::write(folder.join("php8.2-fpm.service.json"), "{\"began\":5,\"because\":\"full\"}").unwrap();
+        assert_eq!(look(&folder, &unit()).unwrap(), Some(at(5)));
     }
 
     #[test]

@@ -202,6 +202,7 @@ mod tests {
     use super::*;
     use crate::report::tests::{asked, unreadable};
     use crate::report::{After, Done};
+    use crate::verdict::Verdict;
     use crate::verdict::tests::figures as sample;
 
     const NOW: u64 = 1_795_454_175;
@@ -256,7 +257,7 @@ mod tests {
     fn after_a_restart_the_figures_are_the_new_ones() {
         let mut unit = asked("a", sample(|opcache| opcache.free_memory = 0), "200");
         unit.done = Done::Ran(0);
-        unit.after = Some(After { figures: sample(|_| {}), level: Level::Ok });
+        unit.after = Some(After { figures: Some(sample(|_| {})), verdict: Verdict::default() });
         let after = text(vec![unit]);
         assert!(after.contains("php_fpm_opcache_memory_bytes{unit=\"a.service\",state=\"free\"} 536870912"), "{after}");
         assert!(after.contains("php_fpm_check_state{unit=\"a.service\"} 0"), "{after}");

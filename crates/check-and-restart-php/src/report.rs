@@ -43,10 +43,17 @@ pub struct UnitReport {
 /// A second reading.
 #[derive(Debug)]
 pub struct After {
-    /// The figures.
-    pub figures: Figures,
+    /// The figures; `None` if they could not be read again.
+    pub figures: Option<Figures>,
+    /// What they mean; after a restart, also what it has not cured.
+    pub verdict: Verdict,
+}
+
+impl After {
     /// How bad they are.
-    pub level: Level,
+    pub fn level(&self) -> Level {
+        self.verdict.level()
+    }
 }
 
 /// What was done to a unit.
@@ -65,6 +72,8 @@ pub enum Done {
     ClearedApcu,
     /// There is reason to restart, and it has to wait: the last restart is too near, or the one before it failed.
     Withheld,
+    /// There would be reason to restart, had the last restart cured it.
+    NoCure,
     /// It was attempted and did not come about.
     Failed,
 }
@@ -91,15 +100,21 @@ impl UnitReport {
 
     /// The figures as they are now, as far as they are known.
     pub fn latest(&self) -> Option<&Figures> {
-        if self.is_changed() { self.after.as_ref().map(|after| &after.figures) } else { self.figures.as_ref() }
+        if self.is_changed() { self.after.as_ref()?.figures.as_ref() } else { self.figures.as_ref() }
     }
 
     /// How bad it is now.
     pub fn latest_level(&self) -> Level {
         match &self.after {
-            Some(after) if self.is_changed() => after.level.max(self.failed()),
+            Some(after) if self.is_changed() => after.level().max(self.failed()),
             _ => self.level(),
         }
+    }
+
+    /// What a restart has not cured, this one or an earlier one.
+    pub fn not_cured(&self) -> Vec<&str> {
+        let judged = self.after.as_ref().filter(|_| self.is_changed()).map_or(&self.verdict, |after| &after.verdict);
+        judged.findings.iter().filter(|finding| finding.is_not_cured).map(|finding| finding.message.as_str()).collect()
     }
 
     fn failed(&self) -> Level {
@@ -111,11 +126,13 @@ impl UnitReport {
         self.verdict.level().max(self.failed())
     }
 
-    /// The worst of what could not be told, what failed, and how the restart ended. Whoever asked for a restart whatever the figures
+    /// The worst of what could not be told or cured, what failed, and how the restart ended. Whoever asked for a restart whatever the figures
     /// say, and has it, is not told that there are none.
     fn code(&self) -> u8 {
         let is_demanded = self.verdict.findings.iter().any(|finding| finding.check == "demand");
-        let untold = self.verdict.findings.iter().filter_map(|finding| finding.code).filter(|_| !is_demanded);
+        let untold = self.verdict.findings.iter().filter_map(|finding| finding.code);
+        let after = self.after.iter().flat_map(|after| &after.verdict.findings).filter_map(|finding| finding.code);
+        let untold = untold.chain(after).filter(|_| !is_demanded);
         let failed = self.failures.iter().map(|failure| failure.code);
         let ran = match self.done {
             Done::Ran(code) => code,
@@ -184,6 +201,7 @@ fn worse(one: u8, other: u8) -> u8 {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::cure;
     use crate::verdict::tests::{figures, limits};
     use crate::verdict::verdict;
 
@@ -230,6 +248,25 @@ pub mod tests {
         assert_eq!(unit.code(), 69);
         unit.done = Done::Ran(3);
         assert_eq!(unit.code(), 3);
+    }
+
+    #[test]
+    fn a_limit_that_a_restart_has_not_cured_is_a_wrong_configuration_unless_a_restart_was_demanded() {
+        let crossed = || verdict(&figures(|opcache| opcache.free_memory = 0), &limits("200"));
+        let after = || {
+            let not_cured = cure::crossed_after(&crossed());
+            After { figures: None, verdict: cure::without_those_not_cured(crossed(), &not_cured) }
+        };
+        let mut unit = asked("a", figures(|opcache| opcache.free_memory = 0), "200");
+        (unit.done, unit.after) = (Done::Ran(0), Some(after()));
+        assert_eq!((unit.code(), unit.not_cured().len()), (78, 1));
+        unit.verdict = unit.verdict.with_demand(&limits("9223372036854775807"));
+        assert_eq!(unit.code(), 0);
+        // At the next look it is known.
+        let mut unit = asked("a", figures(|opcache| opcache.free_memory = 0), "200");
+        unit.verdict = after().verdict;
+        unit.done = Done::NoCure;
+        assert_eq!((unit.code(), unit.not_cured().len(), unit.level()), (78, 1, Level::Critical));
     }
 
     #[test]

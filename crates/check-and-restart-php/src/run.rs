@@ -15,11 +15,13 @@ use crate::json::{self, Asked};
 use crate::last_restart::{self, LastRestart, Leave};
 use crate::limits::{FreeLimit, Limits};
 use crate::outlook::outlook;
-use crate::report::{After, Done, Report, UnitReport, opcache};
+use crate::report::{Done, Report, UnitReport, opcache};
 use crate::restart::{self, Ended, Restart};
 use crate::source::{Asker, Reading};
 use crate::verdict::{Level, Verdict, verdict};
 use crate::{history, metrics, nagios, text};
+
+mod again;
 
 const TOOL: &str = env!("CARGO_PKG_NAME");
 
@@ -159,21 +161,19 @@ impl Run<'_> {
         report.verdict = std::mem::take(&mut report.verdict).with_demand(&self.limits);
         self.look_ahead(&mut report);
         if environment::is_root() {
-            report.last_restart =
-                last_restart::look(Path::new(last_restart::FOLDER), &report.unit).unwrap_or_else(|error| {
-                    log::warn!("{error}");
-                    None
-                });
+            self.look_back(&mut report);
         }
         if !self.cli.check {
             self.act(&mut report, reading.as_ref(), broken);
         }
-        // A monitor should not go on seeing what is no more.
-        if report.is_changed() && (self.cli.textfile.is_some() || self.cli.json) {
-            report.after = asker.read(&report.unit).ok().map(|reading| After {
-                level: verdict(&reading.figures, &self.limits).level(),
-                figures: reading.figures,
-            });
+        match report.done {
+            Done::Ran(0) if report.figures.is_some() => self.judge_again(&mut report, asker),
+            // A monitor should not go on seeing what is no more.
+            Done::Ran(0) | Done::ClearedApcu if self.cli.textfile.is_some() || self.cli.json => {
+                let not_cured = report.last_restart.as_ref().map(|last| last.not_cured.clone()).unwrap_or_default();
+                report.after = Some(self.after(asker.read(&report.unit), |_| not_cured));
+            }
+            _ => {}
         }
         report
     }
@@ -195,12 +195,14 @@ impl Run<'_> {
         for finding in &report.verdict.findings {
             match finding.level {
                 Level::Ok => log::debug!("'{unit}': {}", finding.message),
-                Level::Unknown => log::error!("'{unit}': {}", finding.message),
+                _ if finding.code.is_some() => log::error!("'{unit}': {}", finding.message),
                 _ => log::warn!("'{unit}': {}", finding.message),
             }
         }
         if let Some(because) = report.verdict.restart() {
             self.restart(report, &because, broken);
+        } else if !report.not_cured().is_empty() {
+            report.done = Done::NoCure;
         }
         let is_empty = matches!(report.done, Done::WouldRestart | Done::Ran(0));
         if let (Some(because), Some(reading), false) = (report.verdict.clearing(), reading, is_empty) {
@@ -217,7 +219,9 @@ impl Run<'_> {
         // What the caller asks for is no limit that could be crossed again and again.
         let is_demanded = self.limits.free == FreeLimit::Always;
         let interval = if is_demanded { Duration::ZERO } else { self.cli.min_interval };
-        let this = LastRestart { began: self.now, because: because.to_owned() };
+        // Until the figures after this restart are judged, what is known is what the last one has not cured.
+        let not_cured = report.last_restart.as_ref().map(|last| last.not_cured.clone()).unwrap_or_default();
+        let this = LastRestart { began: self.now, because: because.to_owned(), not_cured };
         let leave = if self.cli.dry_run {
             let next = report.last_restart.as_ref().and_then(|last| last_restart::next(last, self.now, interval));
             match (next, &report.last_restart) {
@@ -296,7 +300,9 @@ impl Run<'_> {
 
     fn clear(&self, report: &mut UnitReport, reading: &Reading, because: &str) {
         if self.cli.dry_run {
-            report.done = if report.done == Done::Nothing { Done::WouldClearApcu } else { report.done };
+            if matches!(report.done, Done::Nothing | Done::NoCure) {
+                report.done = Done::WouldClearApcu;
+            }
             return;
         }
         let unit = report.unit.clone();
@@ -307,7 +313,7 @@ impl Run<'_> {
                     Cleared::Done => log::info!("'{unit}': APCu is cleared"),
                     Cleared::Off | Cleared::Missing => log::info!("'{unit}': there is no APCu any more to clear"),
                 }
-                if report.done == Done::Nothing {
+                if matches!(report.done, Done::Nothing | Done::NoCure) {
                     report.done = Done::ClearedApcu;
                 }
             }

@@ -65,10 +65,13 @@ fn done(report: &UnitReport) -> Option<String> {
         Done::Nothing => return None,
         Done::WouldRestart => format!("would restart it{}", because(report.verdict.restart())),
         Done::WouldClearApcu => format!("would clear APCu{}", because(report.verdict.clearing())),
-        Done::Ran(code) if code == ExitCode::Done.number() => "restarted".to_owned(),
+        Done::Ran(code) if code == ExitCode::Done.number() => {
+            ["restarted"].into_iter().chain(report.not_cured()).collect::<Vec<_>>().join("; ")
+        }
         Done::Ran(code) => format!("restart-php-fpm ended with {code}"),
         Done::ClearedApcu => "cleared APCu".to_owned(),
         Done::Withheld => "not restarted yet".to_owned(),
+        Done::NoCure => "not restarted: a restart does not cure it".to_owned(),
         Done::Failed => "failed".to_owned(),
     })
 }
@@ -133,6 +136,7 @@ mod tests {
             (Done::Ran(0), "restarted"),
             (Done::Ran(3), "restart-php-fpm ended with 3"),
             (Done::Withheld, "not restarted yet"),
+            (Done::NoCure, "not restarted: a restart does not cure it"),
         ] {
             unit.done = done;
             assert_eq!(end(&unit), words);

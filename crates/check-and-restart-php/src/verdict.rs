@@ -5,9 +5,11 @@
 //! wrong, but would be wrong again after a restart (a cache that is too small, a low hit rate), is said and no more: it must not
 //! restart a fleet.
 
+use std::borrow::Cow;
+
 use php_fpm::{Apcu, Figures, Opcache, OpcacheFigures};
 use restart_core::{ExitCode, Failure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{FreeLimit, Limits, OnFull};
 
@@ -52,9 +54,26 @@ pub struct Finding {
     pub remedy: Option<Remedy>,
     /// In words.
     pub message: String,
-    /// The exit code of what cannot be told.
+    /// The exit code of what cannot be told, or not be cured.
     #[serde(skip)]
     pub code: Option<ExitCode>,
+    /// What is crossed, of a finding that a restart should cure.
+    #[serde(skip)]
+    pub threshold: Option<Threshold>,
+    /// An earlier restart did not cure it.
+    #[serde(skip)]
+    pub is_not_cured: bool,
+}
+
+/// A limit of a check, and how much there is in all: as long as all three are the same, so is the question whether a restart helps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// Which check.
+    pub check: Cow<'static, str>,
+    /// Its limit; 0 of a check that has none.
+    pub limit: u64,
+    /// Of how much.
+    pub of: u64,
 }
 
 /// All that was found.
@@ -75,7 +94,8 @@ impl Verdict {
     /// Adds what the caller asked for, whatever the figures say.
     pub fn with_demand(mut self, limits: &Limits) -> Self {
         if limits.free == FreeLimit::Always {
-            self.findings.insert(0, cured_by_restart("demand", "a restart was asked for, whatever the figures say"));
+            let words = "a restart was asked for, whatever the figures say";
+            self.findings.insert(0, Finding { threshold: None, ..cured_by_restart("demand", 0, 0, words) });
         }
         self
     }
@@ -148,7 +168,7 @@ fn free_memory(opcache: &OpcacheFigures, limits: &Limits) -> Option<Finding> {
                 "the limit of {limit} MiB of free memory cannot be met: opcache has {total} MiB in all, and no restart changes that"
             ),
         )),
-        FreeLimit::Mebibytes(limit) if free <= limit => Some(cured_by_restart(CHECK, words(limit))),
+        FreeLimit::Mebibytes(limit) if free <= limit => Some(cured_by_restart(CHECK, limit, total, words(limit))),
         _ if limits.free_warning > 0 && free <= limits.free_warning => Some(warning(CHECK, words(limits.free_warning))),
         _ => None,
     }
@@ -176,7 +196,7 @@ fn apcu(apcu: &Apcu, limits: &Limits) -> Option<Finding> {
         percent(figures.fragmentation),
         full.unwrap_or_default()
     );
-    Some(Finding { check: CHECK, level: Level::Critical, remedy: Some(Remedy::ClearApcu), message, code: None })
+    Some(Finding { level: Level::Critical, remedy: Some(Remedy::ClearApcu), ..fine(CHECK, message) })
 }
 
 fn keys(opcache: &OpcacheFigures, limits: &Limits) -> Option<Finding> {
@@ -191,14 +211,15 @@ fn keys(opcache: &OpcacheFigures, limits: &Limits) -> Option<Finding> {
         );
         return Some(unmeetable(CHECK, words));
     }
-    Some(cured_by_restart(CHECK, format!("opcache has {free} of {most} keys free, at or below the limit of {limit}")))
+    let words = format!("opcache has {free} of {most} keys free, at or below the limit of {limit}");
+    Some(cured_by_restart(CHECK, limit, most, words))
 }
 
 fn cache_full(opcache: &OpcacheFigures, limits: &Limits) -> Option<Finding> {
     const CHECK: &str = "cache-full";
     let words = "opcache is full and takes no more code";
     match limits.cache_full {
-        OnFull::Restart if opcache.cache_full => Some(cured_by_restart(CHECK, words)),
+        OnFull::Restart if opcache.cache_full => Some(cured_by_restart(CHECK, 0, opcache.total_memory() / MIB, words)),
         OnFull::Warn if opcache.cache_full => Some(warning(CHECK, words)),
         _ => None,
     }
@@ -273,15 +294,24 @@ fn restart_of_its_own(opcache: &OpcacheFigures) -> Option<Finding> {
 }
 
 fn fine(check: &'static str, message: impl Into<String>) -> Finding {
-    Finding { check, level: Level::Ok, remedy: None, message: message.into(), code: None }
+    Finding {
+        check,
+        level: Level::Ok,
+        remedy: None,
+        message: message.into(),
+        code: None,
+        threshold: None,
+        is_not_cured: false,
+    }
 }
 
 fn warning(check: &'static str, message: impl Into<String>) -> Finding {
     Finding { level: Level::Warning, ..fine(check, message) }
 }
 
-fn cured_by_restart(check: &'static str, message: impl Into<String>) -> Finding {
-    Finding { level: Level::Critical, remedy: Some(Remedy::Restart), ..fine(check, message) }
+fn cured_by_restart(check: &'static str, limit: u64, of: u64, message: impl Into<String>) -> Finding {
+    let threshold = Some(Threshold { check: Cow::Borrowed(check), limit, of });
+    Finding { level: Level::Critical, remedy: Some(Remedy::Restart), threshold, ..fine(check, message) }
 }
 
 fn unknown(check: &'static str, message: impl Into<String>) -> Finding {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use testbed::Result;
 use testbed::wait;
 
-use crate::{TOOL, UNIT, asked, boot, builder, expect, fill, tool};
+use crate::{TOOL, UNIT, asked, boot, builder, expect, fill, main_process, report, tool};
 
 #[test]
 fn the_next_restart_waits_for_the_interval_also_after_a_reboot() -> Result<()> {
@@ -27,6 +27,62 @@ fn the_next_restart_waits_for_the_interval_also_after_a_reboot() -> Result<()> {
     expect(&tool(&host, &["--min-interval", "1ms", UNIT, "8"])?, 0, "restarted");
     let mode = host.exec(&["stat", "-c", "%a %U", "/var/lib/check-and-restart-php/php8.2-fpm.service.json"])?;
     assert_eq!(mode.success()?.trim(), "600 root");
+    Ok(())
+}
+
+/// 15 of 16 MiB are free right after a start.
+#[test]
+fn a_limit_that_a_fresh_cache_crosses_restarts_once_and_is_a_wrong_configuration_from_then_on() -> Result<()> {
+    let mut host = boot()?;
+    let words = "a restart does not cure this: opcache has ";
+    let first = tool(&host, &["--min-interval", "0", UNIT, "15"])?;
+    expect(&first, 78, words);
+    assert!(first.stdout.contains("; restarted; a restart does not cure this: "), "{first}");
+    let restarted = main_process(&host)?;
+    // Whatever the interval, the figures, the boot, and who asks: it is not restarted for this again.
+    fill(&host)?;
+    let again = tool(&host, &["--min-interval", "0", "--json", UNIT, "15"])?;
+    expect(&again, 78, words);
+    let unit = report(&again)["units"][0].clone();
+    assert_eq!((&unit["done"], &unit["level"]), (&"no-cure".into(), &"critical".into()), "{again}");
+    expect(&tool(&host, &["--dry-run", UNIT, "15"])?, 78, "not restarted: a restart does not cure it");
+    expect(&tool(&host, &["--check", UNIT, "15"])?, 2, "CRITICAL: php8.2-fpm.service: a restart does not cure this");
+    assert_eq!((main_process(&host)?, asked(&host)?.len()), (restarted, 1));
+    host.power_cut()?;
+    host.boot_again()?;
+    expect(&tool(&host, &["--min-interval", "0", UNIT, "15"])?, 78, words);
+    assert_eq!(asked(&host)?, [""; 0]);
+
+    // An emergency restarts, and it is known again after it.
+    expect(&tool(&host, &["--min-interval", "0", "--force", UNIT, "15"])?, 78, words);
+    assert_eq!(asked(&host)?.len(), 1);
+    expect(&tool(&host, &["--min-interval", "0", UNIT, "15"])?, 78, "not restarted: a restart does not cure it");
+    // Another limit is another question.
+    fill(&host)?;
+    expect(&tool(&host, &["--min-interval", "0", UNIT, "8"])?, 0, "restarted");
+    assert_eq!(asked(&host)?.len(), 2);
+    // A demand is none.
+    expect(&tool(&host, &[UNIT, "9223372036854775807"])?, 0, "restarted");
+    Ok(())
+}
+
+#[test]
+fn figures_after_a_restart_are_waited_for() -> Result<()> {
+    let host = boot()?;
+    fill(&host)?;
+    // It comes up with its pool's processes stopped, and they go on after a while.
+    host.write(
+        "/run/stop",
+        "pgrep -f 'php-fpm: pool www' | xargs kill -STOP\n(sleep 2; pgrep -f 'php-fpm: pool www' | xargs kill -CONT) &\n",
+    )?;
+    let service = "[Service]\nExecStartPost=/bin/sh /run/stop\n";
+    host.write("/etc/systemd/system/php8.2-fpm.service.d/stop.conf", service)?;
+    host.exec(&["systemctl", "daemon-reload"])?.success()?;
+    let output = tool(&host, &["--timeout", "200ms", "--json", "-v", UNIT, "8"])?;
+    expect(&output, 0, "timed out after 200ms");
+    let unit = report(&output)["units"][0].clone();
+    let free = |figures: &serde_json::Value| figures["opcache"]["free_memory"].as_u64().unwrap_or(0);
+    assert!(free(&unit["after"]) > free(&unit["figures"]), "{output}");
     Ok(())
 }
 
