@@ -22,6 +22,7 @@ pub mod logging;
 pub mod output;
 mod own_folder;
 mod printable;
+pub mod queue;
 mod replace;
 pub mod settings_file;
 pub mod signals;

@@ -37,6 +37,43 @@ impl Run<'_> {
         })
     }
 
+    /// Where a drained host is required: what is to be counted then is counted once, while nothing is changed yet. A page that stands
+    /// in the configuration of a service that was not restarted since answers nobody. One that is too busy to answer will, once no
+    /// load balancer sends any more.
+    pub(crate) fn see_countable(&mut self) -> Result<(), Abort> {
+        if !self.job.require_drained || self.pools.is_empty() {
+            return Ok(());
+        }
+        self.phase("first look at requests in flight", |run| {
+            let ports = run.ports();
+            match run.parts.probe.in_flight(&ports, LONGEST_LOOK) {
+                Err(NoCount { why, busy: false }) => {
+                    let message = format!(
+                        "cannot require a drained host: requests in flight cannot be counted: {why}; if what is asked was configured \
+                         since the service was started, restart it once without requiring that"
+                    );
+                    Err(Failure::new(ExitCode::Configuration, message).into())
+                }
+                Err(NoCount { why, .. }) => {
+                    log::info!("requests in flight cannot be counted yet: {why}");
+                    Ok(())
+                }
+                Ok(InFlight { count, of }) => {
+                    log::debug!("{count} {of} are in flight");
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    /// The ports of the pools, each once.
+    fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.pools.iter().map(|pool| pool.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
     fn drain_by_count(&mut self, longest: Duration) -> Result<(), Abort> {
         log::info!("waiting for requests in flight to end, for at most {}", span(longest));
         let began = self.parts.clock.now();
@@ -59,9 +96,7 @@ impl Run<'_> {
 
     /// Looks until nothing was in flight at two looks in a row, or the time is over: what the last look showed.
     fn look_until_drained(&mut self, began: Duration, longest: Duration) -> Result<Result<InFlight, NoCount>, Abort> {
-        let mut ports: Vec<u16> = self.pools.iter().map(|pool| pool.port).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = self.ports();
         let mut quiet = false;
         loop {
             let left = (began + longest).saturating_sub(self.parts.clock.now());

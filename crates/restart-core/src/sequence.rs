@@ -244,6 +244,7 @@ fn take_out(run: &mut Run<'_>) -> Result<(), Abort> {
 
 /// Out of the pools, and seen to be out.
 fn leave(run: &mut Run<'_>) -> Result<(), Abort> {
+    run.see_countable()?;
     run.read_pools()?;
     run.get_slot()?;
     run.check_capacity()?;
@@ -257,6 +258,7 @@ fn leave(run: &mut Run<'_>) -> Result<(), Abort> {
 
 /// What a run looks at before its first write; a plan takes no slot.
 fn look(run: &mut Run<'_>) -> Result<(), Abort> {
+    run.see_countable()?;
     run.read_pools()?;
     run.check_capacity()?;
     run.see_known()

@@ -10,12 +10,16 @@ use crate::slots::SlotError;
 use crate::span::span;
 
 impl Run<'_> {
-    /// Waits for a slot, and reads the pools again, which may have changed meanwhile.
+    /// Waits for a slot, and looks at units and pools again: that may have taken minutes, and deployments change both.
     pub(crate) fn get_slot(&mut self) -> Result<(), Abort> {
         let sizes = self.members.iter().filter(|member| member.named).map(|member| Census::now(&member.listing).total);
         let smallest = sizes.min().unwrap_or_default();
         let Some(limit) = self.job.limit.and_then(|share| share.limit_of(smallest)) else { return Ok(()) };
         self.phase("wait for a slot", |run| run.wait_for_slot(limit))?;
+        if self.restarts {
+            self.look_at_units()?;
+            self.see_countable()?;
+        }
         self.read_pools()
     }
 

@@ -21,6 +21,8 @@ impl Run<'_> {
     /// Every unit must be one that systemd knows, before anything is depooled for it.
     pub(crate) fn look_at_units(&mut self) -> Result<(), Abort> {
         self.phase("look at units", |run| {
+            // Looked at again after the wait for a slot, all of them.
+            run.uncounted = None;
             for unit in &run.job.units {
                 Heed::First.check(run.parts.stop)?;
                 let status = run.parts.services.status(unit).map_err(|error| {
@@ -55,7 +57,10 @@ impl Run<'_> {
             return Err(Failure::new(ExitCode::Configuration, format!("cannot require a drained host: {why}")));
         }
         if !self.pools.is_empty() && !self.job.grace.is_zero() {
-            self.report.note(format!("the whole grace period is waited for: {why}"));
+            let note = format!("the whole grace period is waited for: {why}");
+            if !self.report.notes.contains(&note) {
+                self.report.note(note);
+            }
         }
         self.uncounted = Some(why);
         Ok(())

@@ -2,11 +2,12 @@
 //! whatever the catalog names by an address that has to answer.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use host::{connections, trusted};
+use host::{connections, queue, trusted};
 use load_balancer::http;
-use php_fpm::{CommandError, CommandLine, Pool, ReadWith, StatusPage, discover};
+use php_fpm::{Address, CommandError, CommandLine, Pool, ReadWith, StatusPage, discover};
 use restart_core::{ActiveState, InFlight, NoCount, Probe, UnitName, UnitStatus};
 
 /// How long one question may take that nobody else bounds. A service that is asked answers within milliseconds, unless it is too busy
@@ -30,6 +31,8 @@ struct PhpFpm {
     command: CommandLine,
     /// One a pool, where all have one; none for one that does not run, at which nothing is in flight.
     status: Vec<StatusPage>,
+    /// The sockets of those pools whose queue PHP-FPM does not know.
+    sockets: Vec<PathBuf>,
     /// Some pool had a ping page, by a configuration that could be read.
     had_ping: bool,
 }
@@ -44,11 +47,12 @@ impl Probe for Services {
             Some(Err(error)) => return Err(error.to_string()),
             Some(Ok(command)) => command,
         };
-        let mut fpm = PhpFpm { command, status: Vec::new(), had_ping: false };
-        let learned = fpm.learn(unit);
+        let mut fpm = PhpFpm { command, status: Vec::new(), sockets: Vec::new(), had_ping: false };
+        let learned = fpm.learn(unit, !self.units.contains_key(unit));
         let runs = !matches!(status.active, ActiveState::Inactive | ActiveState::Failed) || status.main_pid.is_some();
         if !runs {
             fpm.status.clear();
+            fpm.sockets.clear();
         }
         self.units.insert(unit.clone(), Service::PhpFpm(fpm));
         if runs { learned } else { Ok(()) }
@@ -70,6 +74,10 @@ impl Probe for Services {
                     page.ask(left).map_err(|error| NoCount { why: error.to_string(), busy: error.is_time_out() })?;
                 requests = requests.saturating_add(status.in_flight()).saturating_add(status.queued().unwrap_or(0));
             }
+            let waiting = queue::waiting(&fpm.sockets);
+            let waiting = waiting
+                .map_err(|error| NoCount { why: format!("what waits cannot be counted: {error}"), busy: false })?;
+            requests = requests.saturating_add(waiting);
         }
         if !others {
             return Ok(InFlight { count: requests, of: "requests" });
@@ -106,16 +114,24 @@ impl Probe for Services {
 
 impl PhpFpm {
     /// Finds its pages. The error says what it lacks to be counted.
-    fn learn(&mut self, unit: &UnitName) -> Result<(), String> {
+    fn learn(&mut self, unit: &UnitName, first: bool) -> Result<(), String> {
         let pools = pools(&self.command)?;
         for pool in &pools {
             match pool.ping() {
                 Ok(_) => self.had_ping = true,
-                Err(missing) => log::info!("that '{unit}' runs has to do as a sign that it serves: {missing}"),
+                Err(missing) if first => {
+                    log::info!("that '{unit}' runs has to do as a sign that it serves: {missing}");
+                }
+                Err(_) => {}
             }
         }
         let pages: Result<Vec<_>, _> = pools.iter().map(Pool::status_page).collect();
         self.status = pages.map_err(|missing| missing.to_string())?;
+        let socket = |pool: Pool| match pool.listen {
+            Address::Unix(path) => Some(path),
+            Address::Tcp { .. } => None,
+        };
+        self.sockets = pools.into_iter().filter_map(socket).collect();
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ impl Run<'_> {
                 log::warn!("{error}");
                 None
             });
-        let (Some(last), Some(_)) = (&report.last_restart, &report.figures) else { return };
+        let (Some(last), Some(_)) = (&report.last_restart, report.figures.as_ref().and_then(opcache)) else { return };
         let known = cure::still_crossed(&report.verdict, &last.not_cured);
         if !self.cli.force {
             report.verdict = cure::without_those_not_cured(std::mem::take(&mut report.verdict), &known);

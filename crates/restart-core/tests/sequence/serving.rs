@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use restart_core::{ExitCode, Phase, Signal};
+use restart_core::{ExitCode, Phase, Share, Signal, sequence};
 
-use crate::world::{Ended, Requests, Scene, Unit, World, ms};
+use crate::world::{Ended, Requests, Scene, Slot, Unit, World, ms};
 
 /// How long this phase took.
 fn took(ended: &Ended<'_>, phase: &str) -> Duration {
@@ -118,14 +118,14 @@ fn two_looks_are_a_pause_apart_however_long_each_takes() {
 fn one_quiet_look_at_the_end_is_not_enough_where_a_drained_host_is_required() {
     // Nothing at the only look that the grace period has room for, and something right after it.
     let scene = || {
-        in_flight(&[]).job(|job| (job.grace, job.require_drained) = (ms(50), true)).after(
-            "in flight",
-            ms(60),
-            |world| {
-                let end = world.time() + ms(9000);
-                world.requests = Requests::EndAt(vec![end]);
-            },
-        )
+        in_flight(&[]).job(|job| (job.grace, job.require_drained) = (ms(50), true)).at("no api", |world| {
+            world.hook("in flight", |world| {
+                world.later(ms(60), |world| {
+                    let end = world.time() + ms(9000);
+                    world.requests = Requests::EndAt(vec![end]);
+                });
+            });
+        })
     };
     scene().safe_restart().exits(ExitCode::Failed).leaves("api", "yes w10");
     scene().job(|job| job.require_drained = false).safe_restart().exits(ExitCode::Done);
@@ -151,6 +151,40 @@ fn where_nobody_counts_time_alone_decides_and_what_to_configure_is_said() {
 fn a_drained_host_cannot_be_required_where_nobody_counts() {
     let scene = Scene::new().job(|job| job.require_drained = true);
     scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("add 'pm.status_path'");
+}
+
+/// A page that was configured after the service was started: nobody answers there, and nobody will.
+#[test]
+fn a_drained_host_cannot_be_required_where_nobody_answers() {
+    for what in [sequence::safe_restart, sequence::depool] {
+        let scene = Scene::new().job(|job| job.require_drained = true).with(|world| world.requests = Requests::Broken);
+        let ended = scene.run(what).exits(ExitCode::Configuration).did(&[]).leaves("api", "yes w10");
+        ended.says("it answers 404; if what is asked was configured since the service was started, restart it once");
+    }
+    // Where it is not required, time alone decides.
+    let scene = Scene::new().with(|world| world.requests = Requests::Broken);
+    scene.safe_restart().exits(ExitCode::Done);
+}
+
+#[test]
+fn what_a_unit_runs_is_learned_again_after_the_wait_for_a_slot() {
+    let waiting = |requests: Requests| {
+        let scene = in_flight(&[]).job(|job| (job.require_drained, job.limit) = (true, Some(Share::Count(1))));
+        let scene = scene.with(|world| world.slots = Slot::FreeAfter(ms(5000)));
+        scene.at("queue", |world| world.requests = requests)
+    };
+    let effects = ["ask for one of 1", "release"];
+    waiting(Requests::Uncounted)
+        .safe_restart()
+        .exits(ExitCode::Configuration)
+        .did(&effects)
+        .says("add 'pm.status_path'");
+    waiting(Requests::Broken).safe_restart().exits(ExitCode::Configuration).did(&effects).says("it answers 404");
+    // What can be counted since is counted.
+    let scene = Scene::new().job(|job| job.limit = Some(Share::Count(1)));
+    let scene = scene.with(|world| world.slots = Slot::FreeAfter(ms(5000)));
+    let scene = scene.at("queue", |world| world.requests = Requests::EndAt(Vec::new()));
+    assert_eq!(scene.safe_restart().exits(ExitCode::Done).report.in_flight, Some(0));
 }
 
 #[test]
