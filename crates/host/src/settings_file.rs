@@ -16,13 +16,35 @@ pub fn parse<T: DeserializeOwned + Default>(text: &str) -> Result<T, String> {
     let options = serde_saphyr::options! { with_snippet: false, no_schema: true };
     let parsed: Result<Option<T>, serde_saphyr::Error> = serde_saphyr::from_str_with_options(text, options);
     parsed.map(Option::unwrap_or_default).map_err(|error| {
-        let words = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
         let place = error.location().filter(|place| *place != serde_saphyr::Location::UNKNOWN);
-        printable(&match place {
-            Some(place) => format!("line {}: {words}", place.line()),
-            None => words,
-        })
+        let line = place.and_then(|place| usize::try_from(place.line()).ok());
+        let words = words(error.without_snippet(), line.and_then(|line| key(text, line)));
+        printable(&line.map_or(words.clone(), |line| format!("line {line}: {words}")))
     })
+}
+
+/// What is wrong, in words of ours where the parser's are those of whoever wrote the structure.
+fn words(error: &serde_saphyr::Error, key: Option<&str>) -> String {
+    use serde_saphyr::Error;
+    let has_to_be = match error {
+        Error::Unexpected { expected: "sequence start", .. } => "a list, such as [one, two]",
+        Error::Unexpected { expected: "string scalar", .. } => "a text",
+        Error::InvalidScalar { ty: "boolean", .. } => "true or false",
+        Error::InvalidScalar { ty: "u16" | "u32" | "u64", .. } => "a whole number, and not too large a one",
+        Error::Unexpected { expected: "mapping start", .. } => return "lines of 'key: value' are expected".to_owned(),
+        Error::QuotingRequired { value, .. } => {
+            return format!("'{value}' has to stand in quotes, to be a text and no number");
+        }
+        other => return UserMessageFormatter.format_message(other).into_owned(),
+    };
+    let what = key.map_or("the value".to_owned(), |key| format!("'{key}'"));
+    format!("{what} has to be {has_to_be}")
+}
+
+/// The key that a line begins with.
+fn key(text: &str, line: usize) -> Option<&str> {
+    let (key, _) = text.lines().nth(line.checked_sub(1)?)?.split_once(':')?;
+    Some(key).filter(|key| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
 /// A span of time as it is typed: `5`, `0.5`, `500ms`.

@@ -150,7 +150,11 @@ impl Run<'_> {
                 Some(share) => {
                     (share, format!("min_pooled {share} in the catalog"), "the catalog has to say 'min_pooled: 0'")
                 }
-                None => (self.job.min_pooled, format!("--min-pooled {}", self.job.min_pooled), "say --min-pooled 0"),
+                None => (
+                    self.job.min_pooled,
+                    format!("--min-pooled or 'min_pooled', {}", self.job.min_pooled),
+                    "say --min-pooled 0 or 'min_pooled: 0'",
+                ),
             };
             let (host, name) = (self.host, &pool.name);
             match enough(left, total, min_pooled) {

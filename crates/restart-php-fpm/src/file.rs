@@ -138,7 +138,7 @@ test: false
         for (text, why) in [
             ("pools: [a]\nmax-concurrency: 1\n", "line 2"),
             ("max_concurency: 1\n", "max_concurency"),
-            ("pools: appservers\n", "line 1"),
+            ("pools: appservers\n", "line 1: 'pools' has to be a list, such as [one, two]"),
             ("pools: [a/b]\n", "a/b"),
             ("services: [php.socket]\n", "php.socket"),
             ("max_concurrency: many\n", "'many' is not a number of hosts"),
@@ -148,9 +148,12 @@ test: false
             ("catalog: c.yaml\n", "'catalog' is not an absolute path"),
             ("wait: [1]\n", "line 1"),
             ("retries: 0\n", "'retries'"),
+            ("retries: many\n", "line 1: 'retries' has to be a whole number"),
             ("slots: zookeeper\n", "zookeeper"),
-            ("require_drained: perhaps\n", "line 1"),
-            ("- a\n", "line 1"),
+            ("require_drained: perhaps\n", "line 1: 'require_drained' has to be true or false"),
+            ("- a\n", "line 1: lines of 'key: value' are expected"),
+            ("catalog: [x]\n", "line 1: 'catalog' has to be a text"),
+            ("host: 5\n", "line 1: '5' has to stand in quotes, to be a text and no number"),
         ] {
             let error = File::parse(text).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

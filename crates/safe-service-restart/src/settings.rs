@@ -247,7 +247,8 @@ fn slots(cli: &Cli, data_centre: &Tag, store: &conftool::Settings) -> Result<Opt
         (_, Err(failure)) => Err(failure),
         (None, Ok(None)) if store.has_leases() => Ok(Some(SlotService::Leases(key))),
         (_, Ok(None)) => Err(configuration(format!(
-            "--max-concurrency {}, and no lock service: '{}' does not exist, and only 'driver: etcd3' can do without it",
+            "at most {} at once (--max-concurrency or 'max_concurrency'), and no lock service to count them: '{}' does not exist, and \
+             only 'driver: etcd3' can do without it",
             cli.max_concurrency,
             cli.poolcounter_config.display()
         ))),
@@ -311,7 +312,7 @@ fn check_quorum(pools: &[Pool], quorum: Option<usize>) -> Result<(), Failure> {
     match pools.iter().find(|pool| !pool.balancers.is_empty() && pool.balancers.len() < quorum) {
         None => Ok(()),
         Some(pool) => Err(configuration(format!(
-            "--lb-quorum {quorum} can never be met: pool '{}' has {} load balancers",
+            "a quorum of {quorum} (--lb-quorum or 'lb_quorum') can never be met: pool '{}' has {} load balancers",
             pool.name,
             pool.balancers.len()
         ))),
@@ -325,7 +326,9 @@ pub fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
     }
     let file = PathBuf::from(DATA_CENTRE);
     match trusted::read(&file).map_err(|error| untrusted(&error))? {
-        None => Err(configuration(format!("the data centre is not known: '{DATA_CENTRE}' does not exist; pass --dc"))),
+        None => Err(configuration(format!(
+            "the data centre is not known: '{DATA_CENTRE}' does not exist; write it there, or name it by --dc or 'dc'"
+        ))),
         Some(text) => Tag::new(text.trim())
             .map_err(|error| configuration(format!("'{DATA_CENTRE}' does not name a data centre: {error}"))),
     }
@@ -336,7 +339,7 @@ pub fn own_name(cli: &Cli) -> Result<Fqdn, Failure> {
     match &cli.host {
         None => fqdn::own().map_err(|error| configuration(error.to_string())),
         Some(name) => {
-            address::must_be_ours(name).map_err(|error| configuration(format!("--host: {error}")))?;
+            address::must_be_ours(name).map_err(|error| configuration(format!("--host or 'host': {error}")))?;
             Ok(name.clone())
         }
     }

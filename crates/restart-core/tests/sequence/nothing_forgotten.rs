@@ -268,7 +268,7 @@ fn a_pool_that_would_fall_too_low_is_not_left() {
     let scene =
         Scene::new().neighbours("api", &[Pooled::No, Pooled::Yes]).job(|job| job.min_pooled = Share::Percent(50));
     let ended = scene.safe_restart().exits(ExitCode::TryLater).did(&[]);
-    ended.says("would leave 1 of 3 hosts in 'api', and 2 have to stay pooled (--min-pooled 50%)");
+    ended.says("would leave 1 of 3 hosts in 'api', and 2 have to stay pooled (--min-pooled or 'min_pooled', 50%)");
 }
 
 #[test]
