@@ -76,6 +76,61 @@ fn a_broken_configuration_is_an_error_in_phps_own_words_before_anything_is_done(
     Ok(())
 }
 
+/// A second unit beside Debian's, with a main file and a pool of its own.
+const SECOND_UNIT: &str = "[Unit]\nDescription=PHP-FPM of the API\n[Service]\nType=notify\n\
+    ExecStart=/usr/sbin/php-fpm8.2 --nodaemonize --fpm-config /etc/php/8.2/fpm/api.conf\n\
+    ExecReload=/bin/kill -USR2 $MAINPID\n[Install]\nWantedBy=multi-user.target\n";
+const SECOND_FILE: &str = "[global]\npid = /run/php/api.pid\nerror_log = /var/log/api-fpm.log\n[api]\nuser = www-data\n\
+    listen = /run/php/api.sock\npm = static\npm.max_children = 1\n\
+    pm.status_path = /fpm-status\npm.status_listen = /run/php/api-status.sock\nping.path = /fpm-ping\n";
+
+#[test]
+fn each_units_own_configuration_is_tested_and_the_broken_one_named() -> Result<()> {
+    let own = "/etc/php/8.2/fpm/api.conf";
+    let site =
+        site().each_host(move |host| host.unit("php-api-fpm.service", SECOND_UNIT).file(own, SECOND_FILE)).boot()?;
+    let host = site.host(0);
+    host.exec(&["systemctl", "enable", "--now", "php-api-fpm"])?.success()?;
+    let units = |site: &Site| Ok::<_, anyhow::Error>((php(site)?, site.host(0).property("php-api-fpm", "MainPID")?));
+    let (before, object) = (units(&site)?, site.conftool().raw(&site.node(0))?);
+    host.write(own, &SECOND_FILE.replace("pm = static", "pm = sideways"))?;
+    let refused = run(&site, &[])?;
+    expect(&refused, 78);
+    says(&refused, "the configuration '/etc/php/8.2/fpm/api.conf' of 'php-api-fpm.service' is broken: ");
+    says(&refused, "api.conf:7] unable to parse value for entry 'pm': invalid process manager");
+    assert_eq!((units(&site)?, site.conftool().raw(&site.node(0))?), (before.clone(), object), "{refused}");
+    host.write(own, SECOND_FILE)?;
+    expect(&run(&site, &[])?, 0);
+    let after = units(&site)?;
+    assert!(after.0 != before.0 && after.1 != before.1, "not both were restarted: {before:?} {after:?}");
+    Ok(())
+}
+
+/// What a reload does to requests in flight is PHP-FPM's own doing, and takes a setting of its own.
+#[test]
+fn a_reload_under_load_loses_nothing_with_process_control_timeout() -> Result<()> {
+    let pages = format!("[global]\nprocess_control_timeout = 20\n{PAGES}");
+    let site = site().each_host(move |host| host.file(POOL_FILE, &pages)).boot()?;
+    let before = php(&site)?;
+    // With no pool to leave, so that it is the reload alone that could cost requests.
+    site.host(0).exec(&["rm", "-r", FILE, "/etc/conftool"])?.success()?;
+    let load = site.load().rate(60).slow(6, Duration::from_millis(1500)).start()?;
+    for _ in 0..3 {
+        testbed::wait::until("requests under way", Duration::from_secs(20), || {
+            let sockets = "ss --no-header --unix src /run/php/php8.2-fpm.sock | grep -c ESTAB || true";
+            Ok(site.host(0).exec(&["sh", "-c", sockets])?.success()?.trim() != "0")
+        })?;
+        let run = run(&site, &["--reload", "--json"])?;
+        expect(&run, 0);
+        assert_eq!(field(&run, "action"), "reload");
+    }
+    let report = load.stop()?;
+    assert!(report.ok > 20, "the load was too light to show anything: {report:?}");
+    assert_eq!(report.lost, 0, "{report:?}");
+    assert_eq!(php(&site)?, before, "a reload keeps the main process");
+    Ok(())
+}
+
 #[test]
 fn an_emergency_goes_on_without_its_file() -> Result<()> {
     let site = site().boot()?;

@@ -107,3 +107,18 @@ fn the_deploy_tool_gets_a_restart_each_time_it_asks() -> Result<()> {
     assert_eq!(asked(&host)?.len(), 3);
     Ok(())
 }
+
+#[test]
+fn an_opcache_with_its_jit_tells_its_figures() -> Result<()> {
+    let host = boot()?;
+    host.write("/etc/php/8.2/fpm/conf.d/98-jit.ini", "opcache.jit=tracing\nopcache.jit_buffer_size=8M\n")?;
+    host.write("/var/www/html/jit.php", "<?php echo opcache_get_status(false)['jit']['on'] ? 'ok' : 'off';")?;
+    host.exec(&["systemctl", "restart", UNIT])?.success()?;
+    page(&host, "jit.php")?;
+    let output = tool(&host, &["--json", UNIT, "8"])?;
+    expect(&output, 0, "\"state\":\"on\"");
+    fill(&host)?;
+    expect(&tool(&host, &[UNIT, "8"])?, 0, "restarted");
+    expect(&tool(&host, &[UNIT, "8"])?, 0, "php8.2-fpm.service: ok: ");
+    Ok(())
+}
