@@ -6,13 +6,11 @@ use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
-use host::{Environment, Signals};
+use host::{Environment, Signals, child};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use restart_core::{Stop, UnitName};
 
@@ -22,8 +20,8 @@ pub const PROGRAM: &str = "/usr/sbin/restart-php-fpm";
 /// What a reason may take, in bytes; `restart-php-fpm` refuses a longer one.
 const LONGEST_REASON: usize = 512;
 
-/// How often it is looked whether a signal came. The end itself is noticed at once.
-const SLICE: Duration = Duration::from_millis(100);
+/// How often it is looked whether a signal came, in milliseconds. The end itself is noticed at once.
+const SLICE: u8 = 100;
 
 /// What is to be restarted, and why.
 pub struct Restart<'a> {
@@ -81,18 +79,13 @@ impl Restart<'_> {
 }
 
 /// Waits for the end, and passes on what came: one signal for the first, one more for a second.
-fn wait(mut child: Child, signals: &Signals) -> io::Result<ExitStatus> {
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let (over, end) = mpsc::channel::<()>();
-    // The process is waited for but not reaped there, so that its number cannot be anybody else's while it may be sent a signal.
-    let watch = move || {
-        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
-        drop(over);
-    };
-    // Without a thread nothing is passed on, and it is waited for all the same.
-    if std::thread::Builder::new().name("wait".to_owned()).spawn(watch).is_ok() {
+fn wait(mut started: Child, signals: &Signals) -> io::Result<ExitStatus> {
+    let pid = Pid::from_raw(started.id().cast_signed());
+    // Without that notice nothing is passed on, and it is waited for all the same.
+    if let Ok(ended) = child::notice_of_end(pid) {
         let mut passed_on = 0;
-        while end.recv_timeout(SLICE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        // Whether or not a signal to us interrupts this wait, it is looked for after each slice.
+        while matches!(poll(&mut [PollFd::new(ended.as_fd(), PollFlags::POLLIN)], SLICE), Ok(0) | Err(Errno::EINTR)) {
             let Some(stopped) = signals.requested() else { continue };
             let wanted = 1 + u8::from(stopped.at_once);
             if passed_on < wanted {
@@ -104,7 +97,7 @@ fn wait(mut child: Child, signals: &Signals) -> io::Result<ExitStatus> {
             }
         }
     }
-    child.wait()
+    started.wait()
 }
 
 /// As `--reason` takes it: one line of a bounded length.

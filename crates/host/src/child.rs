@@ -89,8 +89,9 @@ fn watch(child: &mut Child, pid: Pid, deadline: Option<Instant>) -> Result<(Vec<
     Ok((stdout.kept, stderr.kept))
 }
 
-/// A pipe that is closed when the process `pid` ends. It is waited for, but not reaped.
-fn notice_of_end(pid: Pid) -> io::Result<OwnedFd> {
+/// A pipe that is closed when the process `pid` ends. It is waited for, but not reaped, so that its number cannot be anybody else's
+/// while it may be sent a signal.
+pub fn notice_of_end(pid: Pid) -> io::Result<OwnedFd> {
     let (reader, writer) = io::pipe()?;
     std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
         while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
