@@ -37,7 +37,7 @@ fn one_of_two(fleet: &Fleet, between: impl FnOnce(&mut [testbed::host::Running; 
         fleet.site.wait_pooled(host, true)?;
     }
     let loser = if outputs[0].code() == Some(0) { &outputs[1] } else { &outputs[0] };
-    assert!(loser.stderr.contains("have to stay pooled (--min-pooled 50%)"), "{}", story());
+    assert!(loser.stderr.contains("have to stay pooled (--min-pooled or 'min_pooled', 50%)"), "{}", story());
     assert!(loser.stderr.contains("not restarted, pools as found"), "{}", story());
     Ok(loser.stderr.clone())
 }

@@ -150,7 +150,8 @@ fn with_poolcounter_three_runs_are_alive_and_the_capacity_check_bounds_what_the_
         if output.code() == Some(0) {
             went_on.insert(fleet.name(*host).to_owned());
         }
-        let gave_up = output.code() == Some(75) && output.stderr.contains("have to stay pooled (--min-pooled 50%)");
+        let gave_up = output.code() == Some(75)
+            && output.stderr.contains("have to stay pooled (--min-pooled or 'min_pooled', 50%)");
         assert!(output.code() == Some(0) || gave_up, "{output}");
     }
     let names: BTreeMap<_, _> =

@@ -177,7 +177,10 @@ fn a_pool_is_never_emptied() -> Result<()> {
     let before = php(&site)?;
     let run = restart(&site, &[])?;
     expect(&run, 75);
-    says(&run, "would leave 0 of 2 hosts in 'appservers', and 1 have to stay pooled (--min-pooled 50%)");
+    says(
+        &run,
+        "would leave 0 of 2 hosts in 'appservers', and 1 have to stay pooled (--min-pooled or 'min_pooled', 50%)",
+    );
     assert_eq!(php(&site)?, before);
     expect(&restart(&site, &["--min-pooled", "0"])?, 0);
     Ok(())
