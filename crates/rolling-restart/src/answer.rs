@@ -11,6 +11,8 @@ use crate::schedule::Ending;
 
 /// ssh's own exit code: it did not get through, or lost the connection.
 const SSH_FAILED: u8 = 255;
+/// Those that speak on the host: what a line of theirs begins with.
+const TOOLS: [&str; 2] = ["restart-php-fpm", "safe-service-restart"];
 /// The longest sentence that is repeated, in characters.
 const LONGEST: usize = 300;
 
@@ -78,9 +80,7 @@ impl Attempt<'_> {
                 let ending = if worse { Ending::LeftDepooled } else { Ending::Failed };
                 Verdict { perhaps_depooled: !self.forced && !worse, ..Verdict::new(ending, Some(code), words) }
             }
-            (End::Code(SSH_FAILED), None) => {
-                Verdict::new(Ending::Unreachable, None, self.last_words("ssh does not say why"))
-            }
+            (End::Code(SSH_FAILED), None) => Verdict::new(Ending::Unreachable, None, self.why_unreachable()),
             (End::Code(0), None) if self.reports => {
                 let words = format!("ended with 0 and no report: {}", self.last_words("it said nothing"));
                 Verdict::new(Ending::Failed, Some(0), words)
@@ -117,6 +117,15 @@ impl Attempt<'_> {
         };
         let unconfirmed = is(ExitCode::RepoolUnconfirmed) || is(ExitCode::PutBackUnconfirmed);
         Verdict { perhaps_depooled: unconfirmed && !self.forced, ..Verdict::new(ending, Some(code), words.to_owned()) }
+    }
+
+    /// ssh says why it did not get through, but nothing of a connection that it had and lost: then the last line is the host's.
+    fn why_unreachable(&self) -> String {
+        let last = self.last_words("ssh does not say why");
+        match TOOLS.iter().any(|tool| last.starts_with(&format!("{tool}: "))) {
+            true => format!("the connection was lost, and the host may be in the middle of it; it last said: {last}"),
+            false => last,
+        }
     }
 
     /// The last line of what it said on standard error.
@@ -217,6 +226,16 @@ mod tests {
         let line = r#"{"exit_code":143,"services":"untouched","state":"as found"}"#;
         let verdict = attempt(End::Code(255), line, "").judge();
         assert_eq!((verdict.ending, verdict.exit_code), (Ending::Failed, Some(143)));
+    }
+
+    #[test]
+    fn a_connection_that_was_lost_is_told_apart_from_one_that_was_never_made() {
+        let said = "safe-service-restart: depooled 'mw1.test' in 'a'\n";
+        let verdict = attempt(End::Code(255), "", said).judge();
+        assert_eq!(verdict.ending, Ending::Unreachable);
+        let words = "the connection was lost, and the host may be in the middle of it; it last said: \
+                     safe-service-restart: depooled 'mw1.test' in 'a'";
+        assert_eq!(verdict.words, words);
     }
 
     #[test]
