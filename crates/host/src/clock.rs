@@ -52,10 +52,19 @@ pub fn now_utc() -> String {
 /// A time as [`now_utc`] writes it. One that the format has no room for (a file may carry any time) becomes the nearest that it
 /// has.
 pub fn utc(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(within_reach(time)).to_string()
+}
+
+/// The same to the millisecond, for comparing: within the second in which something began, something else may have ended.
+pub fn utc_exact(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(within_reach(time)).to_string()
+}
+
+fn within_reach(time: SystemTime) -> SystemTime {
     /// The last second of the year 9999, in seconds since 1970.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).min(LAST);
-    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since_1970).to_string()
+    SystemTime::UNIX_EPOCH + since_1970
 }
 
 #[cfg(test)]

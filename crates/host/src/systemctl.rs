@@ -48,9 +48,9 @@ impl Systemctl {
 
     /// When a unit came to be as it is.
     pub fn times(&self, unit: &UnitName) -> Result<UnitTimes, ServiceError> {
-        // Seconds since 1970 (systemd 247 and later), which no time zone can change the meaning of.
+        // To the microsecond, in the one time zone that means the same everywhere (systemd 247 and later).
         let arguments = [
-            "--timestamp=unix",
+            "--timestamp=us+utc",
             "show",
             "--property=ActiveState,ActiveEnterTimestamp,StateChangeTimestamp,ReloadResult",
         ];

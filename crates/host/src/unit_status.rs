@@ -45,7 +45,7 @@ pub struct UnitTimes {
     pub changed: Option<SystemTime>,
 }
 
-/// Reads the output of `systemctl show --timestamp=unix`.
+/// Reads the output of `systemctl show --timestamp=us+utc`.
 pub(crate) fn times(output: &str) -> Result<UnitTimes, String> {
     let properties = Properties(output.lines().filter_map(|line| line.split_once('=')).collect());
     Ok(UnitTimes {
@@ -67,15 +67,18 @@ impl<'a> Properties<'a> {
         self.get(name)?.parse().map_err(|_| format!("its {name} is no number"))
     }
 
-    /// `@1795454175`, or nothing.
+    /// `Mon 2026-11-23 20:16:15.123456 UTC`, or nothing.
     fn moment(&self, name: &str) -> Result<Option<SystemTime>, String> {
         let text = self.get(name)?;
-        let seconds = text.strip_prefix('@').and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-        match seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(seconds)) {
-            Some(time) => Ok(Some(time)),
-            None if text.is_empty() => Ok(None),
-            None => Err(format!("its {name} is no time")),
+        if text.is_empty() {
+            return Ok(None);
         }
+        let words: Vec<_> = text.split(' ').collect();
+        let time = match words[..] {
+            [_, date, time, "UTC"] => humantime::parse_rfc3339(&format!("{date}T{time}Z")).ok(),
+            _ => None,
+        };
+        time.map(Some).ok_or_else(|| format!("its {name} is no time"))
     }
 
     fn time(&self, name: &str) -> Result<Option<Duration>, String> {
@@ -243,19 +246,24 @@ mod tests {
     }
 
     #[test]
-    fn times_are_seconds_since_1970() {
-        let shown = "ActiveState=active\nActiveEnterTimestamp=@1795454175\nStateChangeTimestamp=@1795454180\n\
-            ReloadResult=success\n";
-        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        let expected =
-            UnitTimes { active: ActiveState::Active, started: at(1_795_454_175), changed: at(1_795_454_180) };
+    fn times_are_of_utc_and_to_the_microsecond() {
+        let shown = "ActiveState=active\nActiveEnterTimestamp=Mon 2026-11-23 17:16:15.000250 UTC\n\
+            StateChangeTimestamp=Mon 2026-11-23 17:16:20.500000 UTC\nReloadResult=success\n";
+        let at = |micros| Some(SystemTime::UNIX_EPOCH + Duration::from_micros(micros));
+        let expected = UnitTimes {
+            active: ActiveState::Active,
+            started: at(1_795_454_175_000_250),
+            changed: at(1_795_454_180_500_000),
+        };
         assert_eq!(times(shown), Ok(expected));
         let failed = shown.replace("ReloadResult=success", "ReloadResult=exit-code");
         assert_eq!(times(&failed).map(|times| times.changed), Ok(None));
         let never = "ActiveState=inactive\nActiveEnterTimestamp=\nStateChangeTimestamp=\n";
         assert_eq!(times(never).map(|times| (times.started, times.changed)), Ok((None, None)));
-        let local = shown.replace("@1795454175", "Mon 2026-11-23 20:16:15 UTC");
-        assert_eq!(times(&local), Err("its ActiveEnterTimestamp is no time".to_owned()));
+        for other in ["Mon 2026-11-23 20:16:15 MSK", "Mon 2026-11-23 UTC", "@1795454175", "n/a"] {
+            let text = shown.replace("Mon 2026-11-23 17:16:15.000250 UTC", other);
+            assert_eq!(times(&text), Err("its ActiveEnterTimestamp is no time".to_owned()), "{other}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Work {
                 reason: cli.reason.clone(),
                 force: cli.force,
                 reload: cli.reload,
-                unless_restarted_since: cli.since.map(host::clock::utc),
+                unless_restarted_since: cli.since.map(host::clock::utc_exact),
             }),
         }
     }

@@ -84,7 +84,7 @@ struct Caller {
 }
 
 fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
-    let began = clock::utc(SystemTime::now());
+    let began = clock::utc_exact(SystemTime::now());
     let id = ids::fresh_run().map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
     let settings = Settings::new(cli, &load()?, &id).map_err(|why| Failure::new(ExitCode::Usage, why))?;
     let hosts = hosts::find(&settings.source)?;
@@ -134,7 +134,7 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
         at_once: rules.window,
     });
     run.go(&stop);
-    let since = cli.since.map_or(began, clock::utc);
+    let since = cli.since.map_or(began, clock::utc_exact);
     let ended = run.conclude(&goes_on(cli, &since), stop.requested().map(|stopped| stopped.signal));
     syslog::notice(TOOL, &format!("run {id}: ended with {}", ended.exit_code.number()));
     Ok(ended)

@@ -73,7 +73,7 @@ fn killed_half_way_and_resumed_every_host_is_restarted_exactly_once() {
     let run = ran.end()["run"].clone();
     let second: Vec<_> = world.requests().into_iter().filter(|request| request["run"] == run).collect();
     assert_eq!(second.len(), 60, "{before} before");
-    assert!(second.iter().all(|request| request["unless_restarted_since"] == "2026-11-23T10:00:00Z"));
+    assert!(second.iter().all(|request| request["unless_restarted_since"] == "2026-11-23T10:00:00.000Z"));
 }
 
 #[test]
