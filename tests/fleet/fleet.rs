@@ -9,7 +9,7 @@ use testbed::etcd::Driver;
 use testbed::host::{Output, Running};
 use testbed::load::{Load, Report};
 use testbed::poolcounterd::Poolcounterd;
-use testbed::site::{DC, POOL, Site, UNIT};
+use testbed::site::{Builder, DC, POOL, Site, UNIT};
 use testbed::wait;
 
 use crate::TOOL;
@@ -41,29 +41,42 @@ pub struct Fleet {
     /// The main process of each host's PHP-FPM at the start.
     processes: Vec<String>,
     // After the site: its hosts end first.
-    _daemon: Option<Poolcounterd>,
+    daemon: Option<Poolcounterd>,
 }
 
 impl Fleet {
     /// So many booted hosts, and two load balancers that follow etcd faster than PyBal does.
     pub fn boot(hosts: usize, driver: Driver, counter: Counter) -> Result<Self> {
+        Self::boot_as(hosts, driver, counter, |site| site.binaries(&["safe-service-restart"]))
+    }
+
+    /// The same, with more on them than the one tool.
+    pub fn boot_as(
+        hosts: usize,
+        driver: Driver,
+        counter: Counter,
+        change: impl FnOnce(Builder) -> Builder,
+    ) -> Result<Self> {
         let names: Vec<_> = (1..=hosts).map(|number| format!("mw{number}.{DC}.test")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let daemon = (counter == Counter::Poolcounter).then(Poolcounterd::start).transpose()?;
         let backend = daemon.as_ref().map(|daemon| daemon.backend("pc1"));
-        let site = Site::builder()
-            .driver(driver)
-            .hosts(&names)
-            .reopen(Duration::from_millis(50))
-            .binaries(&["safe-service-restart"])
-            .each_host(move |host| match &backend {
-                Some(backend) => host.file("/etc/poolcounter-backends.yaml", backend),
-                None => host,
-            })
-            .boot()?;
+        let site =
+            Site::builder().driver(driver).hosts(&names).reopen(Duration::from_millis(50)).each_host(move |host| {
+                match &backend {
+                    Some(backend) => host.file("/etc/poolcounter-backends.yaml", backend),
+                    None => host,
+                }
+            });
+        let site = change(site).boot()?;
         let watcher = Watcher::start(&site, driver)?;
         let processes = (0..hosts).map(|host| site.host(host).property(UNIT, "MainPID")).collect::<Result<_>>()?;
-        Ok(Self { site, driver, counter, watcher, processes, _daemon: daemon })
+        Ok(Self { site, driver, counter, watcher, processes, daemon })
+    }
+
+    /// Ends whoever counts.
+    pub fn kill_counter(&mut self) -> Result<()> {
+        self.daemon.as_mut().map_or(Ok(()), Poolcounterd::kill)
     }
 
     /// Their number.

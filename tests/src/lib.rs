@@ -23,6 +23,7 @@ pub mod process;
 pub mod pybal;
 mod scratch;
 pub mod site;
+pub mod ssh;
 pub mod wait;
 
 pub use anyhow::Result;

@@ -54,6 +54,12 @@ struct PoolPlan {
     port: u16,
 }
 
+/// What a PHP-FPM needs to say how it is, behind Debian's own `www.conf`, whose pool it adds to.
+pub const POOL_FILE: &str = "/etc/php/8.2/fpm/pool.d/zz-pages.conf";
+/// Its content.
+pub const PAGES: &str =
+    "[www]\npm.status_path = /fpm-status\npm.status_listen = /run/php/status.sock\nping.path = /fpm-ping\n";
+
 type Customise = Box<dyn Fn(host::Builder) -> host::Builder>;
 
 /// What kind of site to boot.
@@ -67,6 +73,7 @@ pub struct Builder {
     reopen: Duration,
     binaries: Vec<String>,
     customise: Vec<Customise>,
+    beside: Option<(String, Customise)>,
 }
 
 impl Builder {
@@ -135,6 +142,14 @@ impl Builder {
         self
     }
 
+    /// One more host, which is in no pool: where operators work. It knows everybody's name and has conftool's files, and nothing of
+    /// what the others are given but what `change` gives it.
+    #[must_use]
+    pub fn beside(mut self, name: &str, change: impl Fn(host::Builder) -> host::Builder + 'static) -> Self {
+        self.beside = Some((name.to_owned(), Box::new(change)));
+        self
+    }
+
     /// Boots all of it, and waits until every load balancer serves pages.
     pub fn boot(self) -> Result<Site> {
         let binaries = self.binaries.iter().map(|name| prepared::product_binary(name)).collect::<Result<Vec<_>>>()?;
@@ -142,6 +157,7 @@ impl Builder {
             .map(|number| Ok(Balancer { name: format!("lvs{number}.{DC}.test"), address: Address::reserve()? }))
             .collect::<Result<Vec<_>>>()?;
         let mut builders = self.hosts.iter().map(|name| Host::builder(name)).collect::<Result<Vec<_>>>()?;
+        let beside = self.beside.as_ref().map(|(name, _)| Host::builder(name)).transpose()?;
         let etcd = self.etcd.clone().start()?;
         let access = etcd.conftool_access();
 
@@ -149,7 +165,7 @@ impl Builder {
         let names: Vec<_> = balancers
             .iter()
             .map(|balancer| (balancer.name.clone(), balancer.address.ip()))
-            .chain(builders.iter().map(|host| (host.name().to_owned(), host.address().ip())))
+            .chain(builders.iter().chain(&beside).map(|host| (host.name().to_owned(), host.address().ip())))
             .collect();
         let in_catalog = |balancer: &Balancer| match self.haproxy {
             true => format!("{}:{API_PORT}", balancer.name),
@@ -159,25 +175,31 @@ impl Builder {
         let lb = self.haproxy.then_some("haproxy");
         let catalog: Vec<_> = self.pools.iter().map(|pool| pool.in_catalog(&balancer_names, lb)).collect();
         let files = conftool::host_files(self.driver, &access, DC, &catalog)?;
+        let told = |builder: host::Builder| {
+            let own = builder.name().to_owned();
+            let others = names.iter().filter(|(name, _)| *name != own);
+            others.fold(builder, |builder, (name, ip)| builder.knows(name, *ip)).files(files.clone())
+        };
         builders = builders
             .into_iter()
             .map(|builder| {
-                let own = builder.name().to_owned();
-                let others = names.iter().filter(|(name, _)| *name != own);
-                let builder = others.fold(builder, |builder, (name, ip)| builder.knows(name, *ip));
-                let builder = binaries.iter().fold(builder.files(files.clone()), |builder, path| builder.binary(path));
+                let builder = binaries.iter().fold(told(builder), |builder, path| builder.binary(path));
                 self.customise.iter().fold(builder, |builder, change| change(builder))
             })
             .collect();
         let servers: Vec<_> = builders.iter().map(|host| (host.name().to_owned(), host.address().port(80))).collect();
+        if let (Some(builder), Some((_, change))) = (beside, &self.beside) {
+            builders.push(change(told(builder)));
+        }
 
         // Booting takes a second, and so does conftool.
-        let (hosts, conftool) = thread::scope(|scope| {
+        let (mut hosts, conftool) = thread::scope(|scope| {
             let boot = scope.spawn(|| host::boot_all(builders));
             let conftool = self.make_objects(&access);
             let hosts = boot.join().unwrap_or_else(|_| Err(anyhow!("a boot panicked")));
             anyhow::Ok((hosts?, conftool?))
         })?;
+        let beside = self.beside.as_ref().and_then(|_| hosts.pop());
         let balancers = balancers
             .into_iter()
             .map(|Balancer { name, address }| {
@@ -185,7 +207,7 @@ impl Builder {
                 Ok(RunningBalancer { name, address, pybal, haproxy })
             })
             .collect::<Result<Vec<_>>>()?;
-        let site = Site { hosts, balancers, conftool, pools: self.pools, etcd };
+        let site = Site { hosts, beside, balancers, conftool, pools: self.pools, etcd };
         site.wait_until_served()?;
         Ok(site)
     }
@@ -257,6 +279,7 @@ struct RunningBalancer {
 /// A running site; all of it ends with this value.
 pub struct Site {
     hosts: Vec<Host>,
+    beside: Option<Host>,
     balancers: Vec<RunningBalancer>,
     conftool: Conftool,
     pools: Vec<PoolPlan>,
@@ -277,6 +300,7 @@ impl Site {
             reopen: Duration::from_secs(1),
             binaries: Vec::new(),
             customise: Vec::new(),
+            beside: None,
         }
     }
 
@@ -290,6 +314,17 @@ impl Site {
     #[must_use]
     pub fn host_mut(&mut self, index: usize) -> &mut Host {
         &mut self.hosts[index]
+    }
+
+    /// All hosts that are in pools.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// The host that is in no pool.
+    pub fn beside(&self) -> Result<&Host> {
+        self.beside.as_ref().context("no host was asked for beside those in pools")
     }
 
     /// The stand-in for PyBal of a load balancer.

@@ -35,12 +35,7 @@ use std::time::Duration;
 
 use testbed::Result;
 use testbed::host::{Host, Output, Running};
-use testbed::site::{Builder, POOL, Site, UNIT};
-
-/// What a PHP-FPM needs to say how it is, and where that goes: behind Debian's own `www.conf`, whose pool it adds to.
-const POOL_FILE: &str = "/etc/php/8.2/fpm/pool.d/zz-pages.conf";
-const PAGES: &str =
-    "[www]\npm.status_path = /fpm-status\npm.status_listen = /run/php/status.sock\nping.path = /fpm-ping\n";
+use testbed::site::{Builder, PAGES, POOL, POOL_FILE, Site, UNIT};
 
 const TOOL: &str = "/usr/sbin/safe-service-restart";
 

@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use testbed::conftool::HostFile;
-use testbed::site::{POOL, Site, UNIT};
+use testbed::site::{PAGES, POOL, POOL_FILE, Site, UNIT};
 
 use crate::{QUICK_RUNS, RUNS, TOOL, goal, median, ms, ratio, title};
 
-/// PHP-FPM's pages, beside Debian's own pool file.
-const PAGES: &str =
-    "[www]\npm.status_path = /fpm-status\npm.status_listen = /run/php/status.sock\nping.path = /fpm-ping\n";
 /// An admin site as the original's `php7adm` asks it: an endpoint each, behind a password.
 const ADMIN_PHP: &str = r"<?php
 header('Content-Type: application/json');
@@ -52,7 +49,7 @@ pub fn php() -> Result<()> {
         let netrc = format!("machine {} login php7adm password secret\n", host.address().ip());
         let original = ORIGINAL.replace("127.0.0.1", &host.address().ip().to_string());
         host.drop_in("php8.2-fpm.service", "limit.conf", limitless)
-            .file("/etc/php/8.2/fpm/pool.d/zz-pages.conf", PAGES)
+            .file(POOL_FILE, PAGES)
             .file("/etc/nginx/sites-enabled/admin", &admin)
             .file("/var/www/html/admin.php", ADMIN_PHP)
             .file("/etc/php7adm.versions", r#"{"8.2": 9181}"#)
@@ -88,14 +85,13 @@ fn figures(site: &Site) -> Result<()> {
 fn nothing_in_flight(site: &Site) -> Result<()> {
     let (mut asks, mut waits) = (Vec::new(), Vec::new());
     let command = [TOOL, "--pools", POOL, "--services", UNIT];
-    let pages = "/etc/php/8.2/fpm/pool.d/zz-pages.conf";
     for _ in 0..RUNS {
         std::thread::sleep(crate::QUIET);
         asks.push(crate::on_host(site, &command)?.took);
-        site.host(0).exec(&["mv", pages, "/run/pages"])?.success()?;
+        site.host(0).exec(&["mv", POOL_FILE, "/run/pages"])?.success()?;
         std::thread::sleep(crate::QUIET);
         waits.push(crate::on_host(site, &command)?.took);
-        site.host(0).exec(&["mv", "/run/pages", pages])?.success()?;
+        site.host(0).exec(&["mv", "/run/pages", POOL_FILE])?.success()?;
         site.host(0).exec(&["systemctl", "restart", UNIT])?.success()?;
     }
     let (asks, waits) = (median(asks), median(waits));
