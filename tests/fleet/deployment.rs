@@ -1,35 +1,20 @@
-//! A fleet with a deployment host from which the deploy user comes over ssh, as an operator has it: HAProxies in front, the shipped
-//! rule of sudo, `restart-php-fpm` with its file on each host, and poolcounterd.
+//! A fleet of which a deployment host is part, with HAProxies in front and poolcounterd, and what is run on that host over it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value;
 use testbed::Result;
-use testbed::conftool::HostFile;
 use testbed::etcd::Driver;
 use testbed::host::{Host, Output, Running};
-use testbed::prepared;
-use testbed::site::{CLUSTER, DC, PAGES, POOL_FILE, UNIT};
+use testbed::site::{CLUSTER, DC, UNIT};
 use testbed::ssh;
 
 use crate::fleet::{Counter, Fleet, LONG};
 
-/// The rule.
-const RULE: &str = include_str!("../../sudoers.d/restart-php-fpm");
 /// How many the hosts themselves let be out: above what most runs here take, so that it is not what bounds these.
 pub const OWN_LIMIT: usize = 3;
 /// What Puppet would write for each host.
 const SETTINGS: &str = "pools: [appservers]\nmax_concurrency: 3\nsettle: 0.4\nlb_timeout: 60\n";
-
-/// clush, and the Python that runs it, which a host does not have: this machine's, which is the same Debian.
-const CLUSH: [(&str, &str); 5] = [
-    ("/usr/bin/clush", "/usr/bin/clush"),
-    ("/usr/bin/python3", "/usr/bin/python3"),
-    ("/usr/lib/python3", "/usr/lib/python3"),
-    ("/usr/lib/python3.11", "/usr/lib/python3.11"),
-    ("/etc/clustershell", "/etc/clustershell"),
-];
 
 pub struct Deployment {
     pub fleet: Fleet,
@@ -43,26 +28,11 @@ impl Deployment {
 
     /// The same, with this file for restart-php-fpm.
     pub fn boot_with(hosts: usize, settings: &'static str) -> Result<Self> {
-        let rolling_restart = prepared::product_binary("rolling-restart")?;
-        let fleet = Fleet::boot_as(hosts, Driver::V2, Counter::Poolcounter, |site| {
-            site.haproxy()
-                .binaries(&["safe-service-restart", "restart-php-fpm"])
-                .each_host(move |host| {
-                    ssh::listening(host)
-                        .file(POOL_FILE, PAGES)
-                        .file("/etc/restart-php-fpm.yaml", settings)
-                        .files([HostFile::new("/etc/sudoers.d/restart-php-fpm", RULE).mode(0o440)])
-                })
-                .beside("deploy1.eqiad.test", move |host| {
-                    let host = host.binary(&rolling_restart);
-                    CLUSH.iter().fold(host, |host, (from, to)| host.bind_read_only(Path::new(from), to))
-                })
-        })?;
-        let all = Self { fleet };
-        ssh::open(all.host()?, all.fleet.site.hosts())?;
-        // There is no password in it here, and whoever deploys is not root.
-        all.host()?.exec(&["chmod", "0644", "/etc/conftool/etcdrc"])?.success()?;
-        Ok(all)
+        let deployment = testbed::deployment::Deployment::new(settings)?;
+        let fleet =
+            Fleet::boot_as(hosts, Driver::V2, Counter::Poolcounter, |site| deployment.in_front_of(site.haproxy()))?;
+        testbed::deployment::open(&fleet.site)?;
+        Ok(Self { fleet })
     }
 
     /// The deployment host.

@@ -38,8 +38,8 @@ pub struct Fleet {
     pub driver: Driver,
     counter: Counter,
     watcher: Watcher,
-    /// The main process of each host's PHP-FPM at the start.
-    processes: Vec<String>,
+    /// What systemd calls the run of each host's PHP-FPM at the start. A host that boots again may give out the same process ids.
+    invocations: Vec<String>,
     // After the site: its hosts end first.
     daemon: Option<Poolcounterd>,
 }
@@ -70,8 +70,9 @@ impl Fleet {
             });
         let site = change(site).boot()?;
         let watcher = Watcher::start(&site, driver)?;
-        let processes = (0..hosts).map(|host| site.host(host).property(UNIT, "MainPID")).collect::<Result<_>>()?;
-        Ok(Self { site, driver, counter, watcher, processes, daemon })
+        let invocations =
+            (0..hosts).map(|host| site.host(host).property(UNIT, "InvocationID")).collect::<Result<_>>()?;
+        Ok(Self { site, driver, counter, watcher, invocations, daemon })
     }
 
     /// Ends whoever counts.
@@ -81,7 +82,7 @@ impl Fleet {
 
     /// Their number.
     pub fn size(&self) -> usize {
-        self.processes.len()
+        self.invocations.len()
     }
 
     pub fn name(&self, host: usize) -> &str {
@@ -106,9 +107,9 @@ impl Fleet {
         (0..self.size()).map(|host| self.start(host, arguments)).collect()
     }
 
-    /// Whether its PHP-FPM is another process than at the start.
+    /// Whether its PHP-FPM was started since the start.
     pub fn restarted(&self, host: usize) -> Result<bool> {
-        Ok(self.site.host(host).property(UNIT, "MainPID")? != self.processes[host])
+        Ok(self.site.host(host).property(UNIT, "InvocationID")? != self.invocations[host])
     }
 
     /// Whether its object in the store says so now.

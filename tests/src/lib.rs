@@ -12,6 +12,7 @@
 pub mod address;
 pub mod certificates;
 pub mod conftool;
+pub mod deployment;
 pub mod etcd;
 pub mod haproxy;
 pub mod host;

@@ -1,6 +1,7 @@
 //! What the project promises of its speed, measured on this machine in one run: each figure is a median over interleaved
 //! runs, beside what it is compared with. A goal that is missed is said to be, and the bench then fails in the end.
 
+mod fleet;
 mod php;
 mod slots;
 
@@ -12,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use testbed::etcd::{Driver, Watched};
 use testbed::prepared::product_binary;
@@ -37,6 +38,23 @@ fn main() -> Result<()> {
     {
         return print_peak(program);
     }
+    if let [first, how, host, ..] = &arguments[..]
+        && first == fleet::PLAY
+    {
+        return fleet::play(how, host);
+    }
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => all_but_fleets()?,
+        ["fleet"] => {}
+        _ => bail!("usage: bench [fleet]"),
+    }
+    fleet::fleet()?;
+    let missed = MISSED.load(Ordering::SeqCst);
+    ensure!(missed == 0, "{missed} goals were missed");
+    Ok(())
+}
+
+fn all_but_fleets() -> Result<()> {
     help()?;
     slots::hand_over()?;
     slots::journal_and_slot(Driver::V2)?;
@@ -47,10 +65,7 @@ fn main() -> Result<()> {
     println!("  (bare systemctl restart in the same runs: {})", ms(bare));
     under_load(&site)?;
     drop(site);
-    php::php()?;
-    let missed = MISSED.load(Ordering::SeqCst);
-    ensure!(missed == 0, "{missed} goals were missed");
-    Ok(())
+    php::php()
 }
 
 /// How many goals were missed.
@@ -59,9 +74,12 @@ static MISSED: AtomicUsize = AtomicUsize::new(0);
 /// A site whose units may be started as often as one likes: the start limit would spoil what is measured, and what happens when it
 /// hits is a system test.
 fn site() -> Builder {
-    let limitless = "[Unit]\nStartLimitIntervalSec=0\n";
-    let site = Site::builder().binaries(&["safe-service-restart"]);
-    site.each_host(move |host| host.drop_in("php8.2-fpm.service", "limit.conf", limitless))
+    limitless(Site::builder().binaries(&["safe-service-restart"]))
+}
+
+fn limitless(site: Builder) -> Builder {
+    let text = "[Unit]\nStartLimitIntervalSec=0\n";
+    site.each_host(move |host| host.drop_in("php8.2-fpm.service", "limit.conf", text))
 }
 
 /// `--help`: what every start costs, in time and memory.
@@ -128,7 +146,7 @@ echo "$began $ended $(date --date="$left" +%s.%6N)"
 fn on_host(site: &Site, command: &[&str]) -> Result<Timed> {
     let output = site.host(0).exec(&[&["bash", "-c", TIMED, "timed"], command].concat())?.success()?;
     let times: Vec<f64> = output.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>()?;
-    let [began, ended, left] = times[..] else { anyhow::bail!("three times wanted, not '{output}'") };
+    let [began, ended, left] = times[..] else { bail!("three times wanted, not '{output}'") };
     let since = |time: f64| Duration::try_from_secs_f64(time - began).context("a time before the start");
     Ok(Timed { took: since(ended)?, until_stop: since(left)? })
 }
@@ -176,7 +194,7 @@ fn safe(site: &Site) -> Result<Duration> {
             anyhow::Ok(())
         });
         stop.store(true, Ordering::SeqCst);
-        let watched = watcher.join().unwrap_or_else(|_| anyhow::bail!("the watcher of etcd panicked"));
+        let watched = watcher.join().unwrap_or_else(|_| bail!("the watcher of etcd panicked"));
         watched.and(measured)
     })?;
     let bare = median(bares.clone());
@@ -211,7 +229,7 @@ impl WriteTimes {
                     next = after;
                 }
                 Watched::Stopped => return Ok(()),
-                Watched::Outdated => anyhow::bail!("etcd's history was outrun"),
+                Watched::Outdated => bail!("etcd's history was outrun"),
             }
         }
     }
