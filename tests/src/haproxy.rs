@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::process::Daemon;
 use crate::{scratch, wait};
 
+/// The configuration, there as well.
+const CONFIG: &str = "haproxy.cfg";
 /// The control socket, in the folder of its own that each one has.
 const SOCKET: &str = "admin.sock";
 /// The process that we start and end is a master, and the one that serves is its child, which ends with it.
@@ -66,7 +69,9 @@ pub struct Haproxy {
     // Before `folder`: it ends before its socket goes.
     daemon: Daemon,
     control: Control,
-    _folder: TempDir,
+    /// The process that was stopped.
+    frozen: Option<Pid>,
+    folder: TempDir,
 }
 
 impl Haproxy {
@@ -89,7 +94,7 @@ impl Haproxy {
 
     fn run(mode: &[&str], configuration: impl FnOnce(&Path) -> String) -> Result<Self> {
         let folder = scratch::folder("haproxy")?;
-        let config = folder.path().join("haproxy.cfg");
+        let config = folder.path().join(CONFIG);
         fs::write(&config, configuration(folder.path())).context("cannot write haproxy.cfg")?;
         let log = folder.path().join("log");
         let mut arguments: Vec<String> = mode.iter().map(ToString::to_string).collect();
@@ -97,7 +102,7 @@ impl Haproxy {
         let mut daemon = Daemon::start("haproxy", "/usr/sbin/haproxy", &arguments, &log)?;
         let control = Control { socket: folder.path().join(SOCKET) };
         daemon.wait_ready(READY_LIMIT, || Ok(control.command("show info").is_ok()))?;
-        Ok(Self { daemon, control, _folder: folder })
+        Ok(Self { daemon, control, frozen: None, folder })
     }
 
     /// Reloads the configuration, as `systemctl reload` does, and waits until another process answers. Only for one
@@ -115,6 +120,35 @@ impl Haproxy {
             Ok(self.control.worker().is_ok_and(|now| now != before))
         });
         done.with_context(|| self.daemon.last_words())
+    }
+
+    /// Gives it another configuration below the section `global`, and reloads. Only for one that says it can be.
+    pub fn configure(&mut self, sections: &str) -> Result<()> {
+        let text = format!("{}{sections}", global(self.control.socket()));
+        fs::write(self.folder.path().join(CONFIG), text).context("cannot write haproxy.cfg")?;
+        self.reload()
+    }
+
+    /// Stops it where it stands, the process that serves included: whoever connects waits.
+    pub fn freeze(&mut self) -> Result<()> {
+        let worker = self.control.worker()?.parse().context("a process id")?;
+        nix::sys::signal::kill(Pid::from_raw(worker), Signal::SIGSTOP).context("cannot stop haproxy")?;
+        self.frozen = Some(Pid::from_raw(worker));
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) -> Result<()> {
+        match self.frozen.take() {
+            Some(worker) => nix::sys::signal::kill(worker, Signal::SIGCONT).context("cannot let haproxy go on"),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills it: connections are refused.
+    pub fn kill(&mut self) -> Result<()> {
+        self.thaw()?;
+        self.daemon.kill()
     }
 
     /// A handle on the runtime API.

@@ -23,6 +23,7 @@ pub mod prepared;
 pub mod process;
 pub mod pybal;
 mod scratch;
+pub mod shop;
 pub mod site;
 pub mod ssh;
 pub mod wait;

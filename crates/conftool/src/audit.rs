@@ -1,9 +1,15 @@
 //! The audit line that each write leaves in syslog: the same JSON fields in the same order as conftool's own
 //! (conftool/audit.py, 6.1.0), so that one filter finds both.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use restart_core::{Fate, Node, Write, WriteError};
+
 use crate::time::{isoformat, now};
+
+/// The user in the line when neither the person is known nor a user of the store, in conftool's word.
+pub(crate) const NOBODY: &str = "unauthenticated";
 
 /// Who writes, from where, and where the lines go.
 pub struct Audit {
@@ -19,7 +25,7 @@ pub struct Audit {
 
 /// What became of a write: the values of `event.outcome` in the Elastic Common Schema. conftool has no word for the third.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+enum Outcome {
     /// It was made.
     Success,
     /// It was not made.
@@ -38,9 +44,57 @@ impl Outcome {
     }
 }
 
+/// The lines of one store's writes, one for each as soon as its outcome is known.
+pub(crate) struct Trail {
+    audit: Audit,
+    /// The user when the person is not known.
+    fallback: String,
+    /// Writes whose outcome has been told: key, revision found, and value.
+    told: HashSet<(String, u64, String)>,
+}
+
+impl Trail {
+    pub(crate) fn new(audit: Audit, fallback: String) -> Self {
+        Self { audit, fallback, told: HashSet::new() }
+    }
+
+    /// Tells what came of a write to the node that conftool calls `name`.
+    pub(crate) fn written(&mut self, name: &str, write: &Write, made: &Result<Node, WriteError>) {
+        let outcome = match made {
+            Ok(_) => Outcome::Success,
+            Err(WriteError::Unknown(_)) => Outcome::Unknown,
+            Err(WriteError::Conflict | WriteError::NotMade(_)) => Outcome::Failure,
+        };
+        self.tell(name, write, outcome);
+    }
+
+    /// The same for one that was found out about later.
+    pub(crate) fn found_out(&mut self, name: &str, write: &Write, fate: &Fate) {
+        let outcome = match fate {
+            Fate::Made(_) | Fate::MadeThenChanged(_) => Outcome::Success,
+            Fate::NotMade => Outcome::Failure,
+            Fate::Unclear(_) => return,
+        };
+        if !self.told.contains(&identity(write)) {
+            self.tell(name, write, outcome);
+        }
+    }
+
+    fn tell(&mut self, name: &str, write: &Write, outcome: Outcome) {
+        if outcome != Outcome::Unknown {
+            self.told.insert(identity(write));
+        }
+        self.audit.write(name, &self.fallback, outcome);
+    }
+}
+
+fn identity(write: &Write) -> (String, u64, String) {
+    (write.key.clone(), write.found.revision, write.value.clone())
+}
+
 impl Audit {
     /// Sends the line about one write to the node that conftool calls `name`; `fallback` is the user if none is known.
-    pub(crate) fn write(&mut self, name: &str, fallback: &str, outcome: Outcome) {
+    fn write(&mut self, name: &str, fallback: &str, outcome: Outcome) {
         let user = self.user.as_deref().unwrap_or(fallback);
         let line = line(now(), user, name, &self.host, outcome);
         (self.sink)(&line);

@@ -19,6 +19,9 @@
 //!   server: "{short}"    # ours; what it calls a host, by default "{fqdn}"
 //! ```
 //!
+//! Where HAProxy itself keeps the pools (`driver: haproxy`), an entry needs no `cluster`, no `service` and no `lb`, and each of
+//! its HAProxies keeps a pool of its own: what one of them knows, the others may have forgotten.
+//!
 //! Only the pools asked for are looked into: a broken entry of another team must not stop a restart.
 
 use std::collections::BTreeSet;
@@ -32,10 +35,12 @@ use crate::load::{Invalid, LoadError, Read, required};
 use crate::yaml::{self, Placed};
 
 /// The pools of a catalog file, by name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Catalog {
     file: PathBuf,
     pools: Vec<(String, Placed)>,
+    /// HAProxy keeps them, and not etcd.
+    in_haproxy: bool,
 }
 
 impl Catalog {
@@ -46,8 +51,20 @@ impl Catalog {
         if pools.is_empty() {
             return Err(Invalid::new(path, "the catalog is empty: it has no pools").into());
         }
-        let file = path.to_owned();
-        Ok(Self { file, pools })
+        Ok(Self { file: path.to_owned(), pools, in_haproxy: false })
+    }
+
+    /// The pools that `file` has beside other things, kept in HAProxy.
+    pub(crate) fn kept_in_haproxy(file: &Path, pools: Vec<(String, Placed)>) -> Result<Self, Invalid> {
+        if pools.is_empty() {
+            return Err(Invalid::new(file, "'pools' is empty: it has no pools"));
+        }
+        Ok(Self { file: file.to_owned(), pools, in_haproxy: true })
+    }
+
+    /// The same pools, kept in HAProxy.
+    pub(crate) fn in_haproxy(self) -> Self {
+        Self { in_haproxy: true, ..self }
     }
 
     /// The names of all pools, sorted.
@@ -55,7 +72,7 @@ impl Catalog {
         self.pools.iter().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// The pools of these names, in this order, each once.
+    /// The pools of these names, in this order, each once; those that HAProxy keeps once for each HAProxy.
     pub fn pools(&self, names: &[PoolName]) -> Result<Vec<Pool>, Invalid> {
         let mut pools: Vec<Pool> = Vec::with_capacity(names.len());
         for name in names {
@@ -67,8 +84,8 @@ impl Catalog {
                 let what = format!("there is no pool '{name}'; there are: {}", known.join(", "));
                 return Err(Invalid::new(&self.file, what));
             };
-            let pool = pool(name, &entry.value);
-            pools.push(pool.map_err(|what| entry.wrong(&self.file, format!("pool '{name}': {what}")))?);
+            let found = pool(name, &entry.value, self.in_haproxy);
+            pools.extend(found.map_err(|what| entry.wrong(&self.file, format!("pool '{name}': {what}")))?);
         }
         Ok(pools)
     }
@@ -79,7 +96,7 @@ const KNOWN: [&str; 9] =
     ["cluster", "service", "port", "servers", "lb", "backend", "server", "min_pooled", "ready_url"];
 
 /// Reads one entry; the error is what is wrong with it.
-fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
+fn pool(name: &PoolName, entry: &Value, in_haproxy: bool) -> Result<Vec<Pool>, String> {
     let Value::Object(entry) = entry else {
         return Err("not a mapping".to_owned());
     };
@@ -91,17 +108,43 @@ fn pool(name: &PoolName, entry: &Value) -> Result<Pool, String> {
         Some(port) => (port.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0))
             .ok_or("'port' must be a number from 1 to 65535")?,
     };
-    let (protocol, balancers) = balancers(name, entry)?;
-    Ok(Pool {
+    let (protocol, balancers) = balancers(name, entry, in_haproxy)?;
+    let (min_pooled, ready_url) = (min_pooled(entry)?, ready_url(entry)?);
+    let pool = |cluster, service, balancers, part| Pool {
         name: name.clone(),
-        cluster: tag(entry, "cluster")?,
-        service: tag(entry, "service")?,
+        cluster,
+        service,
         port,
         balancers,
-        protocol,
-        min_pooled: min_pooled(entry)?,
-        ready_url: ready_url(entry)?,
-    })
+        protocol: protocol.clone(),
+        min_pooled,
+        ready_url: ready_url.clone(),
+        part,
+    };
+    let backend = match &protocol {
+        Protocol::Haproxy { backend, .. } if in_haproxy => backend,
+        _ => return Ok(vec![pool(tag(entry, "cluster")?, tag(entry, "service")?, balancers, None)]),
+    };
+    let service = Tag::new(backend.as_str()).map_err(|error| format!("'backend': {error}"))?;
+    let several = balancers.len() > 1;
+    let part = |balancer: Balancer| {
+        let part = several.then(|| balancer.clone());
+        Ok(pool(address_tag(&balancer)?, service.clone(), vec![balancer], part))
+    };
+    balancers.into_iter().map(part).collect()
+}
+
+/// The address of a HAProxy as one level of a path, never the same for two: `lb1:9999`, `::1:9999`, `+run+haproxy+admin.sock`.
+fn address_tag(balancer: &Balancer) -> Result<Tag, String> {
+    const SLASH: &str = "+";
+
+    let wrong = || format!("'{balancer}' in 'servers' has a character that cannot be part of a pool's place");
+    let Balancer { host, port } = balancer;
+    if host.contains(SLASH) {
+        return Err(wrong());
+    }
+    let text = port.map_or_else(|| host.replace('/', SLASH), |port| format!("{host}:{port}"));
+    Tag::new(text).map_err(|_| wrong())
 }
 
 fn ready_url(entry: &Map<String, Value>) -> Result<Option<String>, String> {
@@ -138,12 +181,20 @@ fn tag(entry: &Map<String, Value>, key: &str) -> Result<Tag, String> {
 }
 
 /// Who sends to the pool, and what they speak.
-fn balancers(name: &PoolName, entry: &Map<String, Value>) -> Result<(Protocol, Vec<Balancer>), String> {
+fn balancers(
+    name: &PoolName,
+    entry: &Map<String, Value>,
+    in_haproxy: bool,
+) -> Result<(Protocol, Vec<Balancer>), String> {
     let kind = match entry.get("lb") {
+        None if in_haproxy => "haproxy",
         None => "pybal",
         Some(Value::String(kind)) => kind,
         Some(_) => return Err("'lb' must be a string".to_owned()),
     };
+    if in_haproxy && kind != "haproxy" {
+        return Err(format!("'lb' is '{kind}'; a pool that HAProxy keeps can have no other load balancer"));
+    }
     let protocol = if kind == "haproxy" { haproxy(name, entry)? } else { Protocol::PyBal };
     let read = |server| match protocol {
         Protocol::PyBal => balancer(server),
@@ -160,9 +211,11 @@ fn balancers(name: &PoolName, entry: &Map<String, Value>) -> Result<(Protocol, V
     }
     match (kind, servers.is_empty()) {
         ("pybal" | "haproxy", false) | ("none", true) => Ok((protocol, servers)),
-        ("pybal" | "haproxy", true) => {
-            Err("it has no 'servers'; a pool without load balancers says 'lb: none'".to_owned())
+        ("pybal" | "haproxy", true) => Err(match in_haproxy {
+            true => "it has no 'servers': where HAProxy's runtime API is, such as '/run/haproxy/admin.sock'",
+            false => "it has no 'servers'; a pool without load balancers says 'lb: none'",
         }
+        .to_owned()),
         ("none", false) => Err("it says 'lb: none', and names load balancers in 'servers'".to_owned()),
         (other, _) => Err(format!("'lb' is '{other}'; known are 'pybal', 'haproxy' and 'none'")),
     }
@@ -317,6 +370,46 @@ pybal: {cluster: c, service: s, port: 80, servers: [l], backend: somebody's}
         assert_eq!(protocols, [haproxy("plain", "{fqdn}"), haproxy("be_php", "web-{short}"), Protocol::PyBal]);
         // HAProxy could not have a backend of this name.
         assert!(pools(TEXT, &["plus+"]).unwrap_err().contains("it needs a 'backend': 'plus+' is not"));
+    }
+
+    #[test]
+    fn each_haproxy_that_keeps_a_pool_is_a_place_of_its_own() {
+        const TEXT: &str = "
+web: {port: 80, servers: ['lb1:9999', '[::1]:9999', /run/haproxy/admin.sock], backend: be_web, min_pooled: 1}
+alone: {port: 80, servers: ['lb1:9999'], lb: haproxy, cluster: c, service: s}
+";
+        let catalog = load(TEXT).unwrap().in_haproxy();
+        let names = ["web", "alone"].map(|name| PoolName::new(name).unwrap());
+        let pools = catalog.pools(&names).unwrap();
+        let dc = Tag::new("haproxy").unwrap();
+        let seen: Vec<_> = pools.iter().map(|pool| (pool.to_string(), pool.path(&dc).to_string())).collect();
+        let wanted = [
+            ("'web' at 'lb1:9999'", "haproxy/lb1:9999/be_web"),
+            ("'web' at '[::1]:9999'", "haproxy/::1:9999/be_web"),
+            ("'web' at '/run/haproxy/admin.sock'", "haproxy/+run+haproxy+admin.sock/be_web"),
+            ("'alone'", "haproxy/lb1:9999/alone"),
+        ];
+        assert_eq!(seen, wanted.map(|(name, path)| (name.to_owned(), path.to_owned())));
+        assert!(pools.iter().all(|pool| pool.balancers.len() == 1));
+        assert_eq!(pools[2].min_pooled, Some(Share::Count(1)));
+    }
+
+    #[test]
+    fn a_pool_that_haproxy_keeps_has_to_say_where() {
+        for (entry, wanted) in [
+            ("{servers: [/a]}", "it has no 'port'"),
+            ("{port: 80}", "it has no 'servers': where HAProxy's runtime API is"),
+            ("{port: 80, lb: none}", "'lb' is 'none'; a pool that HAProxy keeps"),
+            ("{port: 80, lb: pybal, servers: [l]}", "'lb' is 'pybal'; a pool that HAProxy keeps"),
+            ("{port: 80, servers: [lb1]}", "'lb1' in 'servers' has no port"),
+            ("{port: 80, servers: ['/run/a+b']}", "'/run/a+b' in 'servers' has a character"),
+            ("{port: 80, servers: ['/run/a b']}", "'/run/a b' in 'servers' has a character"),
+            ("{port: 80, servers: [/a], backend: .x}", "'backend': '.x' is not a conftool tag"),
+        ] {
+            let catalog = load(&format!("web: {entry}\n")).unwrap().in_haproxy();
+            let error = catalog.pools(&[PoolName::new("web").unwrap()]).unwrap_err().to_string();
+            assert!(error.starts_with("'/c.yaml' line 1, column 6: pool 'web': ") && error.contains(wanted), "{error}");
+        }
     }
 
     #[test]

@@ -65,12 +65,14 @@
 //! ```
 
 mod audit;
+mod audited;
 mod catalog;
 mod cluster;
 mod config;
 mod endpoint;
 mod etcdrc;
 mod judge;
+mod keeper;
 mod keys;
 mod limits;
 mod load;
@@ -90,7 +92,9 @@ mod walk;
 mod yaml;
 
 pub use audit::Audit;
+pub use audited::Audited;
 pub use catalog::Catalog;
+pub use keeper::{InHaproxy, Keeper};
 pub use load::{Invalid, LoadError, Read};
 pub use settings::Settings;
 pub use slots::{Holder, LeaseSlots};

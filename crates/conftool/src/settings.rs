@@ -1,7 +1,7 @@
 //! config.yaml, the etcdrc files and the TLS files together: everything that has to be known, and right, before the store is
 //! contacted for the first time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use restart_core::StoreError;
 use tokio::runtime::Runtime;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, NOBODY, Trail};
 use crate::cluster::Cluster;
-use crate::config::{Config, Driver};
+use crate::config::{Config, Driver, HAPROXY, InEtcd};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::etcdrc::{self, EtcdRc};
 use crate::keys::Keys;
@@ -52,9 +52,26 @@ impl Settings {
     /// Loads `config` (`/etc/conftool/config.yaml`), the etcdrc files that conftool would read, and the TLS files that
     /// those name. `home` is the home directory of the user that the program runs as, from the password database.
     ///
-    /// Of the files only `config` has to exist; without it the error is [`LoadError::Missing`].
+    /// Of the files only `config` has to exist; without it the error is [`LoadError::Missing`]. For whoever can use no other
+    /// store than etcd: [`Keeper::load`](crate::Keeper::load) knows all of them.
     pub fn load<E>(config: &Path, home: Option<&Path>, read: Read<'_, E>) -> Result<Self, LoadError<E>> {
-        let parsed = Config::parse(config, &required(config, read)?)?;
+        match Config::parse(config, &required(config, read)?)? {
+            Config::Etcd(parsed) => Self::of(parsed, config, home, read),
+            Config::Haproxy { .. } => {
+                let what =
+                    format!("'driver: {HAPROXY}' knows no clusters and no data centres, and so no hosts of these");
+                Err(Invalid::new(config, what).into())
+            }
+        }
+    }
+
+    /// The same from what `config` says.
+    pub(crate) fn of<E>(
+        parsed: InEtcd,
+        config: &Path,
+        home: Option<&Path>,
+        read: Read<'_, E>,
+    ) -> Result<Self, LoadError<E>> {
         let rc = etcdrc(&parsed, home, read)?;
         let members = members(config, &parsed, &rc)?;
         let uses_tls = match &members {
@@ -99,6 +116,7 @@ impl Settings {
                 endpoints.iter().map(|endpoint| Box::new(member(endpoint)) as Box<dyn Member>).collect()
             }
         };
+        let user = credentials.map_or(NOBODY.to_owned(), |credentials| credentials.user.clone());
         Ok(Store {
             cluster: Cluster::new(members),
             driver: self.driver,
@@ -106,9 +124,7 @@ impl Settings {
             request_limit: self.request_limit,
             read_only: self.read_only,
             run: run.to_owned(),
-            audit,
-            store_user: credentials.map_or("unauthenticated".to_owned(), |credentials| credentials.user.clone()),
-            audited: HashSet::new(),
+            trail: Trail::new(audit, user),
             runtime: Some(runtime),
         })
     }
@@ -168,7 +184,7 @@ fn runtime() -> Result<Runtime, StoreError> {
 }
 
 /// Reads the etcdrc files in conftool's order; those that do not exist are passed over.
-fn etcdrc<E>(config: &Config, home: Option<&Path>, read: Read<'_, E>) -> Result<EtcdRc, LoadError<E>> {
+fn etcdrc<E>(config: &InEtcd, home: Option<&Path>, read: Read<'_, E>) -> Result<EtcdRc, LoadError<E>> {
     let mut files = etcdrc::Files::default();
     let places = [Some(PathBuf::from(etcdrc::SYSTEM)), home.map(|home| home.join(".etcdrc")), config.etcdrc.clone()];
     for place in places.into_iter().flatten() {
@@ -182,7 +198,7 @@ fn etcdrc<E>(config: &Config, home: Option<&Path>, read: Read<'_, E>) -> Result<
 
 /// Where the members are: the SRV records of a domain, else `host`, both of the etcdrc files; else `hosts` of config.yaml;
 /// else python-etcd's default.
-fn members(file: &Path, config: &Config, rc: &EtcdRc) -> Result<Members, Invalid> {
+fn members(file: &Path, config: &InEtcd, rc: &EtcdRc) -> Result<Members, Invalid> {
     if let Some(name) = &rc.srv_domain {
         return Ok(Members::Domain { name: name.clone(), scheme: rc.scheme, otherwise: rc.hosts.clone() });
     }

@@ -1,7 +1,6 @@
 //! conftool's node objects as the store of the restart sequence: keys, values and audit lines here, the cluster and its
 //! troubles in the modules below.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use restart_core::{
 
 use tokio::runtime::Runtime;
 
-use crate::audit::{Audit, Outcome};
+use crate::audit::Trail;
 use crate::cluster::Cluster;
 use crate::config::Driver;
 use crate::judge::{self, Judgement};
@@ -36,11 +35,7 @@ pub struct Store {
     pub(crate) read_only: bool,
     /// The run that writes, for marks and journal.
     pub(crate) run: String,
-    pub(crate) audit: Audit,
-    /// The user in audit lines when the person is not known.
-    pub(crate) store_user: String,
-    /// Writes whose outcome is in the audit log: key and revision found.
-    pub(crate) audited: HashSet<(String, u64)>,
+    pub(crate) trail: Trail,
     /// The runtime that the members share.
     pub(crate) runtime: Option<Arc<Runtime>>,
 }
@@ -86,14 +81,6 @@ impl Store {
             }
         }
         Ok(listing)
-    }
-
-    fn log_outcome(&mut self, write: &Write, outcome: Outcome) {
-        if outcome != Outcome::Unknown {
-            self.audited.insert((write.key.clone(), write.found.revision));
-        }
-        let name = self.keys.audit_name(&write.found.id);
-        self.audit.write(&name, &self.store_user, outcome);
     }
 }
 
@@ -144,27 +131,21 @@ impl PoolStore for Store {
         }
         let deadline = self.deadline();
         let made = judge::make(&mut self.cluster, write, &Mark::new(&self.keys, write), deadline);
-        let outcome = match &made {
-            Ok(_) => Outcome::Success,
-            Err(WriteError::Unknown(_)) => Outcome::Unknown,
-            Err(WriteError::Conflict | WriteError::NotMade(_)) => Outcome::Failure,
-        };
-        self.log_outcome(write, outcome);
-        made.map(|revision| written(write, revision))
+        let made = made.map(|revision| written(write, revision));
+        self.trail.written(&self.keys.audit_name(&write.found.id), write, &made);
+        made
     }
 
     fn fate(&mut self, write: &Write) -> Result<Fate, StoreError> {
         let deadline = self.deadline();
         let judgement = judge::judge(&mut self.cluster, write, &Mark::new(&self.keys, write), deadline)?;
-        let (fate, outcome) = match judgement {
-            Judgement::Ours { revision, is_last: true } => (Fate::Made(written(write, revision)), Outcome::Success),
-            Judgement::Ours { revision, .. } => (Fate::MadeThenChanged(written(write, revision)), Outcome::Success),
-            Judgement::Unchanged | Judgement::Theirs => (Fate::NotMade, Outcome::Failure),
-            Judgement::Forgotten => return Ok(Fate::Unclear(judge::forgotten(write))),
+        let fate = match judgement {
+            Judgement::Ours { revision, is_last: true } => Fate::Made(written(write, revision)),
+            Judgement::Ours { revision, .. } => Fate::MadeThenChanged(written(write, revision)),
+            Judgement::Unchanged | Judgement::Theirs => Fate::NotMade,
+            Judgement::Forgotten => Fate::Unclear(judge::forgotten(write)),
         };
-        if !self.audited.contains(&(write.key.clone(), write.found.revision)) {
-            self.log_outcome(write, outcome);
-        }
+        self.trail.found_out(&self.keys.audit_name(&write.found.id), write, &fate);
         Ok(fate)
     }
 

@@ -9,6 +9,7 @@ use serde_saphyr::{Error, Location, MessageFormatter, UserMessageFormatter};
 use crate::load::Invalid;
 
 /// A value and where it stood: line and column, from one.
+#[derive(Clone)]
 pub(crate) struct Placed {
     /// The value.
     pub(crate) value: serde_json::Value,
@@ -79,7 +80,8 @@ fn place(file: &Path, error: &Error, what: &str) -> Invalid {
 }
 
 /// A mapping in the order of the file.
-struct Mapping(Vec<(String, Placed)>);
+#[derive(Debug)]
+pub(crate) struct Mapping(pub(crate) Vec<(String, Placed)>);
 
 impl<'de> serde::Deserialize<'de> for Mapping {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,5 +1,5 @@
-//! HAProxy's runtime API (2.6, management guide section 9.3), over TCP or a Unix socket. The level `user` is enough: nothing
-//! is changed here. What the tables mean for a server is decided in [`standing`] and [`verdict`], pure functions.
+//! HAProxy's runtime API (2.6, management guide section 9.3), over TCP or a Unix socket. To ask, the level `user` is enough: nothing
+//! is changed here; where HAProxy itself keeps the pools, `store.rs` changes them. What the tables mean for a server is decided in [`standing`] and [`verdict`], pure functions.
 //!
 //! `show servers state` tells what was ordered and how the health checks see it, and `show stat` how many sessions there are.
 //! The second alone would not do: its `status` is `DOWN` for a server that is drained and down (measured on 2.6.12). Nor can
@@ -9,11 +9,15 @@
 //! unseen between the two.
 
 mod exchange;
+mod order;
+mod store;
 mod table;
 
 use std::time::Duration;
 
 use restart_core::{Protocol, Question, Verdict};
+
+pub use self::store::{Access, HaproxyStore};
 
 use self::exchange::{Bound, exchange};
 use self::table::{Sessions, State};
@@ -76,6 +80,9 @@ const UNRESOLVED: u64 = 0x20;
 /// stay when it is made ready (0x04 alone is a server that is sent requests, measured on 2.6.12), and say nothing of the present.
 const HISTORY: u64 = 0x04 | 0x40;
 
+/// For bits of a later version.
+const UNKNOWN_ORDER: &str = "its administrative state is none that is known here";
+
 /// What a server's state means.
 ///
 /// Out is what somebody ordered, drain or maint, and nothing else. A server that is `DOWN` by its health check, that the check
@@ -85,7 +92,7 @@ const HISTORY: u64 = 0x04 | 0x40;
 /// server that is `DOWN` does not stand in the way of its own restart once the order has come.
 fn standing(state: &State) -> Result<Standing, String> {
     if state.administrative & !(ORDERED | UNRESOLVED | HISTORY) != 0 {
-        return Err("its administrative state is none that is known here".to_owned());
+        return Err(UNKNOWN_ORDER.to_owned());
     }
     match state.operational {
         0..=3 if state.administrative & ORDERED != 0 => Ok(Standing::Out),

@@ -1,6 +1,6 @@
 //! Load balancers, asked whether they send to this host. A technology knows one request and what its answer means
 //! ([`PyBal`], [`Haproxy`]); [`AsTheCatalogSays`] picks the one that a pool's entry names; [`AllAtOnce`] asks many load
-//! balancers at the same time, whatever they speak.
+//! balancers at the same time, whatever they speak. [`HaproxyStore`] is for pools that HAProxy itself keeps.
 //!
 //! A check that cannot be made is no check: whatever goes wrong here ends in `Verdict::Unknown` with a short reason, never in
 //! an error that could be dropped, and never in a verdict that was not given.
@@ -11,7 +11,7 @@ pub mod http;
 mod pybal;
 
 pub use all_at_once::AllAtOnce;
-pub use haproxy::Haproxy;
+pub use haproxy::{Access, Haproxy, HaproxyStore};
 pub use pybal::PyBal;
 
 use std::time::Duration;

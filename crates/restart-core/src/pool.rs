@@ -27,6 +27,17 @@ pub struct Pool {
     pub min_pooled: Option<Share>,
     /// The address that has to answer before a host goes back into the pool, where the catalog has one (`ready_url`).
     pub ready_url: Option<String>,
+    /// Which part of the catalog's pool this is, where each of its load balancers keeps it for itself: there are then as many
+    /// pools of the same name.
+    pub part: Option<Balancer>,
+}
+
+/// As the reader knows it: `'web'`, or `'web' at 'lb1:9999'`.
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", self.name)?;
+        self.part.as_ref().map_or(Ok(()), |part| write!(f, " at '{part}'"))
+    }
 }
 
 impl Pool {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::{Heed, sleep_until};
 use crate::journal::{Depooled, Phase, Record};
 use crate::keeping::Standing;
+use crate::names::UnitName;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::Pooled;
 use crate::ready::see_ready;
@@ -96,6 +97,7 @@ impl Run<'_> {
         let who = describe(record);
         let held_in = self.still_held_in(record).ok();
         if held_in.as_ref().is_some_and(Vec::is_empty) {
+            self.must_not_be_forgotten(record)?;
             log::info!("'{}' was held by {who}, and is an operator's by now", record.host);
             self.state = State::BroughtBack;
             self.close_journal();
@@ -104,6 +106,26 @@ impl Run<'_> {
         self.state = State::Held;
         self.held_in = held_in.map(|names| names.join(", "));
         let message = format!("'{}' is held depooled since {}, by {who}", record.host, record.since);
+        Err(Failure::new(ExitCode::LeftDepooled, message).into())
+    }
+
+    /// A store without revisions may have been restarted, and have forgotten the depool of a host that is held because a unit does
+    /// not run. That is not taken for an operator's word, and is said as long as it is so.
+    fn must_not_be_forgotten(&mut self, record: &Record) -> Result<(), Abort> {
+        let names = self.pools_where(|member| matches!(&member.now, Some(now) if now.pooled == Pooled::Yes));
+        if self.parts.store.has_revisions() || names.is_empty() {
+            return Ok(());
+        }
+        let services = &mut self.parts.services;
+        let mut runs = |unit: &UnitName| services.status(unit).is_ok_and(|status| status.active == ActiveState::Active);
+        let Some(unit) = record.units.iter().find(|unit| !runs(unit)) else { return Ok(()) };
+        (self.state, self.held_in) = (State::Held, Some(String::new()));
+        let (host, who, kind) = (&record.host, describe(record), self.parts.store.kind());
+        let message = format!(
+            "'{host}' is held since {}, by {who}, and is in service in {names} all the same, though '{unit}' does not run: somebody \
+             put it back, or {kind} was restarted or reloaded and has forgotten it",
+            record.since
+        );
         Err(Failure::new(ExitCode::LeftDepooled, message).into())
     }
 
@@ -209,7 +231,7 @@ impl Run<'_> {
     }
 
     /// Sees a unit up, in one and the same invocation, for as long as it has to settle, and sees it serve.
-    fn see_healthy(&mut self, unit: &crate::names::UnitName) -> Result<(), String> {
+    fn see_healthy(&mut self, unit: &UnitName) -> Result<(), String> {
         let look = |run: &mut Self| {
             let status = run.parts.services.status(unit).map_err(|error| error.to_string())?;
             match status.active {

@@ -1,6 +1,7 @@
 //! What a run knows while it runs: this host's memberships and what was done to each, what the load balancers said, and the
 //! report it grows. The steps themselves are in `take_out.rs` and `bring_back.rs`.
 
+use crate::capacity::Census;
 use crate::clock::{Heed, Stopped};
 use crate::journal::{Depooled, Phase};
 use crate::outcome::{ExitCode, Failure};
@@ -318,6 +319,9 @@ impl<'a> Run<'a> {
             back.push(PlannedStep::Write { step: "repool", key: write.key, value: write.value });
         }
         self.report.plan = there;
+        if purpose != Purpose::Pool {
+            self.note_what_limits();
+        }
         if purpose == Purpose::Restart {
             let step = self.job.action.verb().as_str();
             self.report.plan.extend(self.job.units.iter().map(|unit| PlannedStep::Unit { step, unit: unit.clone() }));
@@ -326,16 +330,30 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// A store without revisions cannot tell which of two hosts left first. Said where somebody tries things out, and not at every
+    /// run of those who never restart two at the same time.
+    fn note_what_limits(&mut self) {
+        let others = |member: &Membership| Census::now(&member.listing).total > 1;
+        let names = self.pools_where(|member| member.named && others(member));
+        if !self.parts.store.has_revisions() && self.job.limit.is_none() && !names.is_empty() {
+            self.report.note(format!(
+                "nothing keeps two hosts of {names} from leaving in the same moment, in which it has nobody, until both have gone \
+                 back: if that can be, use --max-concurrency, which takes poolcounter"
+            ));
+        }
+    }
+
     /// Closes the report.
     pub(crate) fn finish(mut self) -> Report {
         self.release_slot();
         self.report.signal = self.parts.stop.requested().map(|stopped| stopped.signal);
         self.report.state = self.state_in_words();
-        for member in &self.members {
+        for (number, member) in self.members.iter().enumerate() {
             for place in &member.pools {
                 let pool = &self.pools[*place];
-                let of_pool = self.watched.iter().filter(|watched| watched.question.pool == pool.name);
-                let load_balancers = of_pool.map(|watched| {
+                let mut of_pool: Vec<_> = self.watched.iter().filter(|one| one.member == number).collect();
+                of_pool.retain(|one| one.question.pool == pool.name);
+                let load_balancers = of_pool.into_iter().map(|watched| {
                     let name = watched.question.balancer.clone();
                     BalancerReport { name, last: watched.last.clone() }
                 });
@@ -364,7 +382,7 @@ impl<'a> Run<'a> {
     pub(crate) fn pool_names<'b>(&self, places: impl IntoIterator<Item = &'b usize>) -> String {
         let mut places: Vec<_> = places.into_iter().collect();
         places.sort();
-        places.iter().map(|place| format!("'{}'", self.pools[**place].name)).collect::<Vec<_>>().join(", ")
+        places.iter().map(|place| self.pools[**place].to_string()).collect::<Vec<_>>().join(", ")
     }
 }
 

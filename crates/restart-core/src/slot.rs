@@ -156,19 +156,19 @@ impl Run<'_> {
                     "say --min-pooled 0 or 'min_pooled: 0'",
                 ),
             };
-            let (host, name) = (self.host, &pool.name);
+            let host = self.host;
             match enough(left, total, min_pooled) {
                 Ok(()) => {}
                 Err(TooFew::Now { left, floor }) => {
                     let message = format!(
-                        "depooling '{host}' {would} {left} of {total} hosts in '{name}', and {floor} have to stay pooled \
+                        "depooling '{host}' {would} {left} of {total} hosts in {pool}, and {floor} have to stay pooled \
                          ({said})"
                     );
                     return Err(Failure::new(ExitCode::TryLater, message));
                 }
                 Err(TooFew::Never { floor }) => {
                     let message = format!(
-                        "'{name}' has {total} hosts, of which {floor} have to stay pooled ({said}): none can ever leave; if \
+                        "{pool} has {total} hosts, of which {floor} have to stay pooled ({said}): none can ever leave; if \
                          that is meant, {remedy}"
                     );
                     return Err(Failure::new(ExitCode::Configuration, message));

@@ -59,6 +59,9 @@ impl Run<'_> {
             pools.dedup();
             let pools = self.held_in.clone().unwrap_or_else(|| pools.join(", "));
             return vec![match self.state {
+                State::Held if pools.is_empty() => {
+                    format!("held by an earlier run, and in service all the same; once it is healthy, {remedy}")
+                }
                 State::Held => format!("held depooled in {pools} by an earlier run; once it is healthy, {remedy}"),
                 _ => format!("perhaps still depooled in {pools}; the next recovery goes on, or {remedy}"),
             }];

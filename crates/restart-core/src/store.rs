@@ -1,4 +1,5 @@
-//! The question "which pools is this host in, and take it out or put it back". Answered by the crate `conftool`.
+//! The question "which pools is this host in, and take it out or put it back". Answered by
+//! the crate `conftool` with etcd, and by `load-balancer` with HAProxy itself.
 
 use crate::names::Fqdn;
 use crate::pool::{Node, NodeId, PoolPath, Pooled};
@@ -18,6 +19,12 @@ pub trait PoolStore {
 
     /// Which store this is, so that a journal written for one is never taken to another: the driver's name.
     fn kind(&self) -> &str;
+
+    /// Whether it has a revision for each write, and with it tells ours from everybody else's, also after a restart of its own. One
+    /// that has none gives every node the same.
+    fn has_revisions(&self) -> bool {
+        true
+    }
 
     /// Says what would be written to set `pooled` of `found`, every other byte of it kept. No I/O.
     fn prepare(&self, found: &Node, pooled: Pooled) -> Result<Write, StoreError>;

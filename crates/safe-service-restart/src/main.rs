@@ -12,6 +12,7 @@ mod probe;
 mod run;
 mod settings;
 mod status;
+mod store;
 
 fn main() -> std::process::ExitCode {
     run::main()

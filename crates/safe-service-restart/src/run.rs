@@ -3,12 +3,12 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use conftool::Audit;
+use conftool::{Audit, Keeper};
 use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
 use host::{Holder, Monotonic, Signals, Systemctl, environment, fqdn, ids, inherited, signals, syslog};
-use load_balancer::{AllAtOnce, AsTheCatalogSays};
+use load_balancer::{Access, AllAtOnce, AsTheCatalogSays};
 use restart_core::{
     ExitCode, Failure, Job, Journal, JournalError, LoadBalancers, Origin, Parts, Phase, PoolStore, Probe, Purpose,
     Record, Report, Slots, Stop, Stopped, StoreError, Without, sequence,
@@ -20,6 +20,7 @@ use crate::locking::{self, folder_failure};
 use crate::probe::Services;
 use crate::settings::{self, Settings, SlotService, Work};
 use crate::status;
+use crate::store::{self, Opening};
 
 const TOOL: &str = env!("CARGO_PKG_NAME");
 
@@ -301,17 +302,25 @@ impl Run<'_> {
         journal: &mut dyn Journal,
         what: impl for<'p> FnOnce(&'p Job, Parts<'p>) -> Report,
     ) -> Result<Report, Failure> {
-        let Settings { job, store: store_settings, slots } = settings;
+        let Settings { job, store: keeper, slots } = settings;
         let mut services = Systemctl::new().map_err(|error| Failure::new(ExitCode::Unreachable, error.to_string()))?;
         let clock = Monotonic::new();
         let mut balancers: Box<dyn LoadBalancers> = Box::new(Without);
         let mut store: Box<dyn PoolStore> = Box::new(Without);
-        if let Some(settings) = &store_settings {
+        if let (Some(keeper), Some(place)) = (&keeper, &job.place) {
             balancers = Box::new(AllAtOnce::new(AsTheCatalogSays, self.cli.timeout));
-            let opened = settings.open(&job.origin.run, self.audit());
-            store = Box::new(opened.map_err(|error| store_failure(&error))?);
+            let opening = Opening {
+                run: &job.origin.run,
+                host: &place.host,
+                data_centre: &place.data_centre,
+                pools: &place.pools,
+                left: job.left.as_ref(),
+                access: Access::Change,
+                at_most: self.cli.timeout,
+            };
+            store = store::open(keeper, &opening, self.audit()).map_err(|error| store_failure(&error))?;
         }
-        let mut slots = self.slots(slots, store_settings.as_ref(), &job)?;
+        let mut slots = self.slots(slots, keeper.as_ref(), &job)?;
         // In an emergency nobody is asked anything.
         let mut probe: Box<dyn Probe> = match self.work {
             Work::Forced => Box::new(Without),
@@ -338,12 +347,12 @@ impl Run<'_> {
     fn slots(
         &self,
         service: Option<SlotService>,
-        store: Option<&conftool::Settings>,
+        keeper: Option<&Keeper>,
         job: &Job,
     ) -> Result<Option<Box<dyn Slots>>, Failure> {
-        Ok(match (service, store, &job.place) {
+        Ok(match (service, keeper, &job.place) {
             (Some(SlotService::Poolcounter(poolcounter)), ..) => Some(poolcounter),
-            (Some(SlotService::Leases(key)), Some(store), Some(place)) => {
+            (Some(SlotService::Leases(key)), Some(Keeper::Etcd(store)), Some(place)) => {
                 let Origin { run, pid, user, since, .. } = job.origin.clone();
                 let holder = conftool::Holder { host: place.host.clone(), run, pid, user, since };
                 Some(Box::new(store.slots(key.as_str(), holder).map_err(|error| store_failure(&error))?))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use conftool::{Catalog, LoadError};
+use conftool::{Keeper, LoadError};
 use host::trusted::{self, TrustError};
 use host::{address, environment, fqdn};
 use poolcounter::{Backends, Key, Poolcounter};
@@ -15,6 +15,8 @@ use crate::cli::{CATALOG, CONFIG, Cli};
 
 /// Where Puppet writes the name of the data centre.
 const DATA_CENTRE: &str = "/etc/wikimedia-cluster";
+/// Stands for the data centre where HAProxy keeps the pools, which knows none: `--dc` names another, for the limit's sake.
+const IN_HAPROXY: &str = "haproxy";
 /// How long a unit has to stay up: a process that cannot work ends within a few milliseconds of its start.
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long to wait for a slot: the original's lock wait.
@@ -56,7 +58,7 @@ pub struct Settings {
     /// The job.
     pub job: Job,
     /// The store; `None` when the job has no place in any pool.
-    pub store: Option<conftool::Settings>,
+    pub store: Option<Keeper>,
     /// Who grants slots; `None` where nobody limits.
     pub slots: Option<SlotService>,
 }
@@ -96,7 +98,8 @@ impl Settings {
         }
         // A restart that succeeds puts all of it back; an operator's word is about the pools that it names.
         let also = left.iter().filter(|_| work == Work::Safe).flat_map(pools_of).collect();
-        let (place, store) = place(&job.origin.files, &cli.pools, also, own_name(cli)?, data_centre(cli)?)?;
+        let (host, store) = (own_name(cli)?, keeper(&job.origin.files)?);
+        let place = place(&job.origin.files, &store, &cli.pools, also, (host, data_centre_of(cli, &store)?))?;
         check_quorum(&place.pools, job.quorum)?;
         let slots = match work {
             Work::Safe => slots(cli, &place.data_centre, &store)?,
@@ -120,8 +123,9 @@ impl Settings {
         let Record { run, boot, pid, since, user, reason, files, .. } = record.clone();
         let mut job = job(cli, Work::Safe, Origin { run, boot, pid, since, user, reason, files });
         let files = &job.origin.files;
-        let (mut place, store) =
-            place(files, &[], pools_of(record).collect(), record.host.clone(), record.data_centre.clone())?;
+        let store = keeper(files)?;
+        let who = (record.host.clone(), record.data_centre.clone());
+        let mut place = place(files, &store, &[], pools_of(record).collect(), who)?;
         place.unnamed.clear();
         job.way_back = way_back_to(cli, files, &pools_of(record).collect::<Vec<_>>());
         (job.place, job.units, job.limit) = (Some(place), record.units.clone(), None);
@@ -174,7 +178,8 @@ pub fn files(cli: &Cli) -> Files {
 
 /// The command that puts this host back by hand, with everything that this one was told about where things are.
 fn way_back(cli: &Cli, pools: &[Pool]) -> String {
-    let pools: Vec<_> = pools.iter().map(|pool| pool.name.clone()).collect();
+    let mut pools: Vec<_> = pools.iter().map(|pool| pool.name.clone()).collect();
+    pools.dedup();
     way_back_to(cli, &files(cli), &pools)
 }
 
@@ -198,15 +203,28 @@ pub fn way_back_to(cli: &Cli, files: &Files, pools: &[PoolName]) -> String {
     command
 }
 
-/// This host in these pools, and their store. Pools that only the journal names come as well, as far as there still are such.
+/// Who keeps the pools.
+fn keeper(files: &Files) -> Result<Keeper, Failure> {
+    let keeper = Keeper::load(Path::new(&files.config), environment::home().as_deref(), &trusted::read);
+    let keeper = keeper.map_err(load_failure)?;
+    if keeper.read_only() {
+        return Err(configuration(format!(
+            "'{}' says 'read_only: true': nothing may be written to the store",
+            files.config
+        )));
+    }
+    Ok(keeper)
+}
+
+/// This host in these pools. Pools that only the journal names come as well, as far as there still are such.
 fn place(
     files: &Files,
+    keeper: &Keeper,
     named: &[PoolName],
     also: BTreeSet<PoolName>,
-    host: Fqdn,
-    data_centre: Tag,
-) -> Result<(Place, conftool::Settings), Failure> {
-    let catalog = Catalog::load(Path::new(&files.catalog), &trusted::read).map_err(load_failure)?;
+    (host, data_centre): (Fqdn, Tag),
+) -> Result<Place, Failure> {
+    let catalog = keeper.catalog(Path::new(&files.catalog), &trusted::read).map_err(load_failure)?;
     let mut names = named.to_vec();
     let mut unnamed = BTreeSet::new();
     for pool in also.into_iter().filter(|pool| !named.contains(pool)) {
@@ -219,15 +237,7 @@ fn place(
     }
     let mut pools = catalog.pools(&names).map_err(|error| configuration(error.to_string()))?;
     pools.sort_by(|one, other| one.name.cmp(&other.name));
-    let store = conftool::Settings::load(Path::new(&files.config), environment::home().as_deref(), &trusted::read);
-    let store = store.map_err(load_failure)?;
-    if store.read_only() {
-        return Err(configuration(format!(
-            "'{}' says 'read_only: true': nothing may be written to the store",
-            files.config
-        )));
-    }
-    Ok((Place { host, data_centre, pools, unnamed }, store))
+    Ok(Place { host, data_centre, pools, unnamed })
 }
 
 /// The name of the limit on these pools.
@@ -236,12 +246,15 @@ fn limit(cli: &Cli, data_centre: &Tag) -> Result<Key, Failure> {
 }
 
 /// The lock service of a safe run. A limit that nobody can count is an error, never "no limit".
-fn slots(cli: &Cli, data_centre: &Tag, store: &conftool::Settings) -> Result<Option<SlotService>, Failure> {
+fn slots(cli: &Cli, data_centre: &Tag, store: &Keeper) -> Result<Option<SlotService>, Failure> {
     if cli.max_concurrency == Share::Count(0) {
         return Ok(None);
     }
     let key = limit(cli, data_centre)?;
     match (cli.slots.as_deref(), poolcounter(cli, key.clone())) {
+        (Some("etcd"), _) if matches!(store, Keeper::Haproxy(_)) => {
+            Err(configuration("--slots etcd, and 'driver: haproxy': there is no etcd".to_owned()))
+        }
         (Some("etcd"), _) => Ok(Some(SlotService::Leases(key))),
         (_, Ok(Some(poolcounter))) => Ok(Some(SlotService::Poolcounter(Box::new(poolcounter)))),
         (_, Err(failure)) => Err(failure),
@@ -267,7 +280,7 @@ fn forced_slots(cli: &Cli, job: &mut Job) -> Option<SlotService> {
         _ if cli.pools.is_empty() => without("a limit is counted for the pools named, and none is".to_owned()),
         _ if cli.slots.as_deref() == Some("etcd") => without("slots in etcd take the store".to_owned()),
         Share::Percent(_) => without("a share of a pool takes the store to count".to_owned()),
-        Share::Count(_) => match data_centre(cli).and_then(|name| poolcounter(cli, limit(cli, &name)?)) {
+        Share::Count(_) => match forced_data_centre(cli).and_then(|name| poolcounter(cli, limit(cli, &name)?)) {
             Ok(Some(poolcounter)) => {
                 Some(SlotService::Poolcounter(Box::new(poolcounter.with_patience(Duration::ZERO))))
             }
@@ -320,7 +333,7 @@ fn check_quorum(pools: &[Pool], quorum: Option<usize>) -> Result<(), Failure> {
 }
 
 /// The data centre is never guessed: a wrong one has no nodes, and a host that is in no pool could be restarted in one.
-pub fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
+fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
     if let Some(name) = &cli.dc {
         return Ok(name.clone());
     }
@@ -332,6 +345,25 @@ pub fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
         Some(text) => Tag::new(text.trim())
             .map_err(|error| configuration(format!("'{DATA_CENTRE}' does not name a data centre: {error}"))),
     }
+}
+
+/// The data centre where it is not known who keeps the pools, or is.
+pub fn data_centre_if(cli: &Cli, keeper: Option<&Keeper>) -> Result<Tag, Failure> {
+    keeper.map_or_else(|| data_centre(cli), |keeper| data_centre_of(cli, keeper))
+}
+
+/// The data centre, which a HAProxy that keeps the pools does not know: then only the name of a limit has it.
+fn data_centre_of(cli: &Cli, keeper: &Keeper) -> Result<Tag, Failure> {
+    match (keeper, &cli.dc) {
+        (Keeper::Haproxy(_), None) => Tag::new(IN_HAPROXY).map_err(|error| configuration(error.to_string())),
+        _ => data_centre(cli),
+    }
+}
+
+/// The same for an emergency, which a configuration that cannot be read does not stop.
+fn forced_data_centre(cli: &Cli) -> Result<Tag, Failure> {
+    let keeper = Keeper::load(&cli.config, environment::home().as_deref(), &trusted::read).ok();
+    data_centre_if(cli, keeper.as_ref())
 }
 
 /// This host's name in the pools. Only this host can be restarted here, so only its own name will do.

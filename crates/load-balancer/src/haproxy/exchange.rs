@@ -49,13 +49,64 @@ impl Bound {
 
 /// Sends `line` to `balancer` and returns the whole answer. The error is a reason in a few words.
 pub(super) fn exchange(balancer: &Balancer, line: &str, bound: Bound) -> Result<Vec<u8>, String> {
-    let mut socket = match (balancer.host.starts_with('/'), balancer.port) {
-        (true, _) => connect_unix(&balancer.host, bound)?,
-        (false, Some(port)) => connect_tcp(&addresses(&balancer.host, port, bound)?, bound)?,
-        (false, None) => return Err("it has neither a port nor the path of a socket".to_owned()),
-    };
-    send(&mut socket, format!("{line}\n").as_bytes(), bound)?;
-    receive(&mut socket, bound)
+    let mut conversation = Conversation::begin(balancer, bound)?;
+    conversation.say(line, bound)?;
+    conversation.answer(bound).map(<[u8]>::to_vec)
+}
+
+/// One connection, for one line and its answer. It is kept where the answer to an order is late: the order may still be carried
+/// out as long as HAProxy has not closed it.
+pub(super) struct Conversation {
+    socket: Socket,
+    answer: Vec<u8>,
+    is_over: bool,
+}
+
+impl Conversation {
+    /// Connects. Nothing is said yet.
+    pub(super) fn begin(balancer: &Balancer, bound: Bound) -> Result<Self, String> {
+        let socket = match (balancer.host.starts_with('/'), balancer.port) {
+            (true, _) => connect_unix(&balancer.host, bound)?,
+            (false, Some(port)) => connect_tcp(&addresses(&balancer.host, port, bound)?, bound)?,
+            (false, None) => return Err("it has neither a port nor the path of a socket".to_owned()),
+        };
+        Ok(Self { socket, answer: Vec::new(), is_over: false })
+    }
+
+    /// Sends the line. An error does not mean that nothing of it has arrived.
+    pub(super) fn say(&mut self, line: &str, bound: Bound) -> Result<(), String> {
+        send(&mut self.socket, format!("{line}\n").as_bytes(), bound)
+    }
+
+    /// Waits for the answer, whole. May be called again after an error, to wait for longer.
+    pub(super) fn answer(&mut self, bound: Bound) -> Result<&[u8], String> {
+        let mut buffer = [0; 16 * 1024];
+        while !self.is_over {
+            self.socket.set_read_timeout(Some(bound.left()?)).map_err(|error| bound.reason(&error))?;
+            match self.socket.read(&mut buffer) {
+                Ok(0) => self.is_over = true,
+                Ok(count) => self.answer.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.is_over = !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                    return Err(bound.reason(&error));
+                }
+            }
+            if self.answer.len() > LONGEST_ANSWER {
+                self.is_over = true;
+                return Err(format!("its answer is longer than {} MiB", LONGEST_ANSWER / 1024 / 1024));
+            }
+        }
+        match self.answer.as_slice() {
+            [] => Err("it closed the connection without an answer".to_owned()),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Whether HAProxy has closed it, or is gone: nothing that was said can have an effect any more that is not there already.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
 }
 
 /// The kernel queues us while the socket's own queue is full, for as long as the send time-out says (`unix(7)`, SO_SNDTIMEO in
@@ -117,22 +168,4 @@ fn send(socket: &mut Socket, mut bytes: &[u8], bound: Bound) -> Result<(), Strin
         }
     }
     Ok(())
-}
-
-fn receive(socket: &mut Socket, bound: Bound) -> Result<Vec<u8>, String> {
-    let mut answer = Vec::new();
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        socket.set_read_timeout(Some(bound.left()?)).map_err(|error| bound.reason(&error))?;
-        match socket.read(&mut buffer) {
-            Ok(0) if answer.is_empty() => return Err("it closed the connection without an answer".to_owned()),
-            Ok(0) => return Ok(answer),
-            Ok(count) => answer.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(bound.reason(&error)),
-        }
-        if answer.len() > LONGEST_ANSWER {
-            return Err(format!("its answer is longer than {} MiB", LONGEST_ANSWER / 1024 / 1024));
-        }
-    }
 }

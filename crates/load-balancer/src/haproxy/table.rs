@@ -2,6 +2,8 @@
 //! found by their names, since their number grows with each version. Whatever is not as the management guide says (HAProxy 2.6,
 //! section 9) is an error in a few words, without anything that was sent.
 
+use std::collections::BTreeSet;
+
 /// A server's row in `show servers state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
@@ -26,18 +28,63 @@ pub(super) struct Sessions {
     pub(super) queued: u64,
 }
 
+/// A server of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Server {
+    /// Its name.
+    pub(super) name: String,
+    /// How it stands.
+    pub(super) state: State,
+}
+
+/// Why an answer cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// HAProxy refuses, and will again.
+    Refused(String),
+    /// It is no answer of HAProxy's, or not a whole one.
+    Rubbish(String),
+}
+
+impl From<&str> for Unusable {
+    fn from(why: &str) -> Self {
+        Self::Rubbish(why.to_owned())
+    }
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self::Rubbish(why)
+    }
+}
+
+impl From<Unusable> for String {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Refused(why) | Unusable::Rubbish(why) => why,
+        }
+    }
+}
+
 /// Cuts one answer off: HAProxy ends each with an empty line, by which a reader knows that it is whole.
-fn first_answer(text: &str) -> Result<(&str, &str), String> {
+pub(super) fn first_answer(text: &str) -> Result<(&str, &str), String> {
     text.split_once("\n\n").ok_or_else(|| "its answer is cut short".to_owned())
 }
 
-fn text(answer: &[u8]) -> Result<&str, String> {
+/// An answer as text.
+pub(super) fn text(answer: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(answer).map_err(|_| "its answer is not text".to_owned())
 }
 
 /// The answer to `show servers state BACKEND`: the server's row, none where the backend has no such server, and what follows.
 pub(super) fn state<'a>(answer: &'a [u8], backend: &str, server: &str) -> Result<(Option<State>, &'a str), String> {
-    let answer = text(answer)?;
+    let (servers, rest) = servers(text(answer)?, backend)?;
+    let found = servers.into_iter().find(|one| one.name == server);
+    Ok((found.map(|server| server.state), rest))
+}
+
+/// The same answer: every server of the backend, in HAProxy's order, each name once, and what follows.
+pub(super) fn servers<'a>(answer: &'a str, backend: &str) -> Result<(Vec<Server>, &'a str), Unusable> {
     let first_line = answer.lines().next().unwrap_or_default();
     if first_line != "1" {
         return Err(refusal(first_line, backend));
@@ -46,13 +93,14 @@ pub(super) fn state<'a>(answer: &'a [u8], backend: &str, server: &str) -> Result
     let mut lines = table.lines().skip(1);
     let header = lines.next().and_then(|line| line.strip_prefix("# ")).ok_or("its table of servers has no header")?;
     let header: Vec<&str> = header.split(' ').collect();
-    let mut found = None;
+    let mut servers: Vec<Server> = Vec::new();
     for line in lines.filter(|line| !line.starts_with('#')) {
         let row = Row { header: &header, fields: line.split(' ').collect() };
         row.is_whole()?;
-        if row.field("be_name")? != backend || row.field("srv_name")? != server {
+        if row.field("be_name")? != backend {
             continue;
         }
+        let name = row.field("srv_name")?.to_owned();
         let state = State {
             backend_id: row.number("be_id")?,
             server_id: row.number("srv_id")?,
@@ -60,46 +108,75 @@ pub(super) fn state<'a>(answer: &'a [u8], backend: &str, server: &str) -> Result
             administrative: row.number("srv_admin_state")?,
             weight: row.number("srv_uweight")?,
         };
-        if found.replace(state).is_some() {
-            return Err(format!("it has the server '{server}' twice in the backend '{backend}'"));
+        if servers.iter().any(|other| other.name == name) {
+            return Err(format!("it has the server '{name}' twice in the backend '{backend}'").into());
         }
+        servers.push(Server { name, state });
     }
-    Ok((found, rest))
+    Ok((servers, rest))
 }
 
 /// What is answered in place of the table, in the words of HAProxy 2.6.
-fn refusal(line: &str, backend: &str) -> String {
+fn refusal(line: &str, backend: &str) -> Unusable {
     match line {
-        "Can't find backend." => format!("it has no backend '{backend}'"),
-        line if line.starts_with("Permission denied") => "it does not permit to be asked".to_owned(),
-        line if line.starts_with("Unknown command") => "it does not know 'show servers state'".to_owned(),
-        line if !line.is_empty() && line.len() < 4 && line.bytes().all(|byte| byte.is_ascii_digit()) => {
-            format!("its table of servers is of format {line}, and known is 1")
+        "Can't find backend." => Unusable::Refused(format!("it has no backend '{backend}'")),
+        line if line.starts_with("Permission denied") => Unusable::Refused("it does not permit to be asked".to_owned()),
+        line if line.starts_with("Unknown command") => {
+            Unusable::Refused("it does not know 'show servers state'".to_owned())
         }
-        _ => "its answer is not one of HAProxy's runtime API".to_owned(),
+        line if !line.is_empty() && line.len() < 4 && line.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Unusable::Refused(format!("its table of servers is of format {line}, and known is 1"))
+        }
+        _ => "its answer is not one of HAProxy's runtime API".into(),
     }
 }
 
 /// The answer to `show stat BACKEND_ID 4 SERVER_ID`, which has to be this server's row.
 pub(super) fn sessions(answer: &str, backend: &str, server: &str) -> Result<Sessions, String> {
+    let mut found = None;
+    statistics(answer, backend, |row| {
+        if row.field("svname")? != server {
+            return Err(ANOTHER.to_owned());
+        }
+        let sessions = Sessions { open: row.number("scur")?, queued: row.number("qcur")? };
+        match found.replace(sessions) {
+            None => Ok(()),
+            Some(_) => Err("its statistics have the server twice".to_owned()),
+        }
+    })?;
+    found.ok_or_else(|| "its statistics do not have the server".to_owned())
+}
+
+/// The answer to `show stat BACKEND_ID 4 -1`: the names of the servers that are a `backup`, sent to when no other can be.
+pub(super) fn backups(answer: &str, backend: &str) -> Result<BTreeSet<String>, String> {
+    let mut backups = BTreeSet::new();
+    statistics(answer, backend, |row| {
+        if row.number("bck")? > 0 {
+            backups.insert(row.field("svname")?.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(backups)
+}
+
+/// It was reloaded between two lines, or does not count as we think.
+const ANOTHER: &str = "its statistics are of another server";
+
+/// Each row of statistics, all of which have to be of this backend.
+fn statistics(answer: &str, backend: &str, mut each: impl FnMut(&Row<'_>) -> Result<(), String>) -> Result<(), String> {
     let table = answer.strip_prefix("# ").ok_or("its statistics have no header")?;
     let mut records = records(table)?.into_iter();
     let header = records.next().ok_or("its statistics have no header")?;
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    let mut found = None;
     for record in records {
         let row = Row { header: &header, fields: record.iter().map(String::as_str).collect() };
         row.is_whole()?;
-        if row.field("pxname")? != backend || row.field("svname")? != server {
-            // It was reloaded between two lines, or does not count as we think.
-            return Err("its statistics are of another server".to_owned());
+        if row.field("pxname")? != backend {
+            return Err(ANOTHER.to_owned());
         }
-        let sessions = Sessions { open: row.number("scur")?, queued: row.number("qcur")? };
-        if found.replace(sessions).is_some() {
-            return Err("its statistics have the server twice".to_owned());
-        }
+        each(&row)?;
     }
-    found.ok_or_else(|| "its statistics do not have the server".to_owned())
+    Ok(())
 }
 
 /// Reads CSV up to the empty line that has to end it. A field with a comma, a quote or a line feed in it stands in quotes, and a

@@ -973,6 +973,7 @@ impl Scene {
             protocol: Protocol::PyBal,
             min_pooled: None,
             ready_url: None,
+            part: None,
         });
         pools.sort_by(|one, other| one.name.cmp(&other.name));
         let mut world = self.handle.0.borrow_mut();

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use conftool::{Audit, Catalog};
+use conftool::{Audit, Catalog, Keeper};
 use host::journal::Found;
 use host::{FolderError, JournalFile, Look, Systemctl, environment, ids, lock, trusted};
-use load_balancer::{AllAtOnce, AsTheCatalogSays};
+use load_balancer::{Access, AllAtOnce, AsTheCatalogSays};
 use restart_core::{
     ActiveState, ExitCode, Failure, Fqdn, Listing, LoadState, Phase, PoolName, PoolPath, PoolStore, Pooled, Question,
     Record, ServiceManager, StoreError, Tag, UnitName, Verdict, ask_once,
@@ -15,6 +15,7 @@ use restart_core::{
 
 use super::{Asked, Holder, InStore, Journal, Left, Lock, Pool, Problem, ROOT, Status, Store, Unit, What, slots};
 use crate::cli::Cli;
+use crate::store::{self, Opening};
 use crate::{held_journal, settings};
 
 /// How often the journal is read because a run began or ended meanwhile.
@@ -206,33 +207,40 @@ fn look_at_pools(
             status.problems.push(Problem::new("configuration", failure));
         }
     }
-    match settings::data_centre(cli) {
+    let keeper = Keeper::load(&cli.config, environment::home().as_deref(), &trusted::read);
+    let keeper =
+        keeper.map_err(|error| status.problems.push(Problem::new("store", settings::load_failure(error)))).ok();
+    match settings::data_centre_if(cli, keeper.as_ref()) {
         Ok(name) => status.data_centre = Some(name),
         Err(failure) => {
             status.data_centre = record.map(|record| record.data_centre.clone());
             status.problems.push(Problem::new("configuration", failure));
         }
     }
-    let mut store = match conftool::Settings::load(&cli.config, environment::home().as_deref(), &trusted::read) {
-        Ok(settings) => open(&settings).map(|store| (settings, store)),
-        Err(error) => Err(settings::load_failure(error)),
-    }
-    .map_err(|failure| status.problems.push(Problem::new("store", failure)))
-    .ok();
-    let pools = known_pools(cli, status, named);
-    read_pools(cli, status, store.as_mut().map(|(_, store)| store), pools, named);
-    slots::look(cli, status, store.as_ref().map(|(settings, _)| settings), record);
+    let pools = known_pools(cli, keeper.as_ref(), status, named);
+    let mut store = keeper.as_ref().and_then(|keeper| open(cli, keeper, status, &pools));
+    read_pools(cli, status, store.as_deref_mut(), pools, named);
+    slots::look(cli, status, keeper.as_ref(), record);
 }
 
 /// A store that writes nothing, so that there is nothing to audit.
-fn open(settings: &conftool::Settings) -> Result<conftool::Store, Failure> {
+fn open(cli: &Cli, keeper: &Keeper, status: &mut Status, pools: &[restart_core::Pool]) -> Option<Box<dyn PoolStore>> {
+    let (host, data_centre) = (status.host.as_ref()?, status.data_centre.as_ref()?);
+    let opening =
+        Opening { run: "status", host, data_centre, pools, left: None, access: Access::Look, at_most: cli.timeout };
     let audit = Audit { user: None, host: String::new(), sink: Box::new(|_| {}) };
-    settings.open("status", audit).map_err(|error| crate::run::store_failure(&error))
+    let opened = store::open(keeper, &opening, audit);
+    let failed = |error| status.problems.push(Problem::new("store", crate::run::store_failure(&error)));
+    opened.map_err(failed).ok()
 }
 
 /// The pools to be looked at: those named, or all of the catalog.
-fn known_pools(cli: &Cli, status: &mut Status, named: &[PoolName]) -> Vec<restart_core::Pool> {
-    let catalog = match Catalog::load(&cli.catalog, &trusted::read) {
+fn known_pools(cli: &Cli, keeper: Option<&Keeper>, status: &mut Status, named: &[PoolName]) -> Vec<restart_core::Pool> {
+    let catalog = match keeper {
+        Some(keeper) => keeper.catalog(&cli.catalog, &trusted::read),
+        None => Catalog::load(&cli.catalog, &trusted::read),
+    };
+    let catalog = match catalog {
         Ok(catalog) => catalog,
         Err(error) => {
             status.problems.push(Problem::new("configuration", settings::load_failure(error)));
@@ -267,7 +275,7 @@ fn known_pools(cli: &Cli, status: &mut Status, named: &[PoolName]) -> Vec<restar
 fn read_pools(
     cli: &Cli,
     status: &mut Status,
-    store: Option<&mut conftool::Store>,
+    store: Option<&mut (dyn PoolStore + 'static)>,
     pools: Vec<restart_core::Pool>,
     named: &[PoolName],
 ) {
@@ -312,11 +320,11 @@ fn read_pools(
     }
 }
 
-/// Reads each place once. A store that cannot be reached is not asked for the next one; one that refuses a place may be right,
+/// Reads each place once. An etcd that cannot be reached is not asked for the next one; a store that refuses a place may be right,
 /// where the user of etcd has no business in other pools than those named.
 fn read_places(
     status: &mut Status,
-    store: Option<&mut conftool::Store>,
+    store: Option<&mut (dyn PoolStore + 'static)>,
     data_centre: &Tag,
     pools: &[restart_core::Pool],
     named: &[PoolName],
@@ -334,7 +342,10 @@ fn read_places(
             Err(StoreError::Unreachable(why)) => {
                 status.store = Store::Down;
                 status.problem("store", ExitCode::Unreachable, why);
-                break;
+                // Where HAProxy keeps the pools, the next place is another one's.
+                if store.has_revisions() {
+                    break;
+                }
             }
             Err(error) => refusals.push((is_named, error.to_string())),
         }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use conftool::Keeper;
 use host::trusted;
 use poolcounter::wire::{Request, Stats};
 use poolcounter::{Backend, Backends, Key, PORT};
@@ -20,7 +21,7 @@ use crate::cli::Cli;
 const AT_MOST: Duration = Duration::from_secs(1);
 
 /// The slots of the limits that this host's pools have a part in.
-pub(super) fn look(cli: &Cli, status: &mut Status, store: Option<&conftool::Settings>, record: Option<&Record>) {
+pub(super) fn look(cli: &Cli, status: &mut Status, keeper: Option<&Keeper>, record: Option<&Record>) {
     if cli.slots.as_deref() != Some("etcd") {
         match backends(&cli.poolcounter_config) {
             Ok(Some(backends)) => return ask_daemons(cli, status, &backends, record),
@@ -28,7 +29,7 @@ pub(super) fn look(cli: &Cli, status: &mut Status, store: Option<&conftool::Sett
             Err(failure) => return status.problem("slots", failure.code, failure.message),
         }
     }
-    if let Some(store) = store {
+    if let Some(Keeper::Etcd(store)) = keeper {
         look_at_leases(status, store);
     }
 }

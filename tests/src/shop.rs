@@ -1,0 +1,197 @@
+//! A small site: booted web servers behind HAProxies that keep the pool themselves. No etcd, no conftool; one file on each host says
+//! all that there is to know.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::address::Address;
+use crate::haproxy::{Haproxy, Server};
+use crate::host::{self, Host};
+use crate::load::{self, Plan};
+use crate::{prepared, wait};
+
+/// The pool, and HAProxy's backend.
+pub const POOL: &str = "web";
+/// The one file.
+pub const FILE: &str = "/etc/conftool/config.yaml";
+/// The weight of each server in HAProxy's configuration.
+pub const WEIGHT: u32 = 10;
+
+/// Where the runtime API listens on a HAProxy's address.
+const API_PORT: u16 = 9999;
+const SERVED_LIMIT: Duration = Duration::from_secs(30);
+
+/// A HAProxy, with all that its configuration is made of.
+struct Proxy {
+    address: Address,
+    servers: Vec<(String, SocketAddr)>,
+    level: &'static str,
+    checks: bool,
+    haproxy: Haproxy,
+}
+
+/// A running shop; all of it ends with this value.
+pub struct Shop {
+    hosts: Vec<Host>,
+    proxies: Vec<Proxy>,
+}
+
+impl Shop {
+    /// Boots so many web servers behind so many HAProxies, with these binaries, and changes each host before it boots.
+    pub fn boot(
+        hosts: usize,
+        proxies: usize,
+        binaries: &[&str],
+        change: impl Fn(host::Builder) -> host::Builder,
+    ) -> Result<Self> {
+        let binaries = binaries.iter().map(|name| prepared::product_binary(name)).collect::<Result<Vec<_>>>()?;
+        let addresses = (0..proxies).map(|_| Address::reserve()).collect::<Result<Vec<_>>>()?;
+        let builders = (1..=hosts).map(|number| Host::builder(&format!("web{number}.shop.test")));
+        let builders = builders.collect::<Result<Vec<_>>>()?;
+        let servers: Vec<_> = builders.iter().map(|host| (host.name().to_owned(), host.address().port(80))).collect();
+        let apis: Vec<String> = addresses.iter().map(|address| format!("\"{}\"", address.port(API_PORT))).collect();
+        let file = format!("driver: haproxy\npools:\n  {POOL}: {{port: 80, servers: [{}]}}\n", apis.join(", "));
+        let builders = builders.into_iter().map(|host| {
+            let host = binaries.iter().fold(host.file(FILE, &file), |host, path| host.binary(path));
+            change(host)
+        });
+        let hosts = host::boot_all(builders.collect())?;
+        let proxies = addresses.into_iter().map(|address| Proxy::start(address, servers.clone()));
+        let shop = Self { hosts, proxies: proxies.collect::<Result<_>>()? };
+        shop.wait_until_served()?;
+        Ok(shop)
+    }
+
+    /// A host.
+    #[must_use]
+    pub fn host(&self, index: usize) -> &Host {
+        &self.hosts[index]
+    }
+
+    /// The same, to turn it off and on.
+    pub fn host_mut(&mut self, index: usize) -> &mut Host {
+        &mut self.hosts[index]
+    }
+
+    /// The HAProxy at this place.
+    #[must_use]
+    pub fn haproxy(&self, index: usize) -> &Haproxy {
+        &self.proxies[index].haproxy
+    }
+
+    /// The same, to reload, stop or kill it.
+    pub fn haproxy_mut(&mut self, index: usize) -> &mut Haproxy {
+        &mut self.proxies[index].haproxy
+    }
+
+    /// Where its runtime API is, as the file has it.
+    #[must_use]
+    pub fn api(&self, proxy: usize) -> SocketAddr {
+        self.proxies[proxy].address.port(API_PORT)
+    }
+
+    /// Reloads a HAProxy so that whoever comes over TCP has this level: `admin`, `operator`, `user`. State is forgotten.
+    pub fn level(&mut self, proxy: usize, level: &'static str) -> Result<()> {
+        let proxy = &mut self.proxies[proxy];
+        proxy.level = level;
+        proxy.configure()
+    }
+
+    /// Reloads a HAProxy so that it checks its servers' health, or does not. State is forgotten.
+    pub fn checks(&mut self, proxy: usize, checks: bool) -> Result<()> {
+        let proxy = &mut self.proxies[proxy];
+        proxy.checks = checks;
+        proxy.configure()
+    }
+
+    /// Starts another HAProxy in the place of one that was killed.
+    pub fn start_again(&mut self, proxy: usize) -> Result<()> {
+        let proxy = &mut self.proxies[proxy];
+        proxy.haproxy.kill()?;
+        proxy.haproxy = Haproxy::start_with(&proxy.sections())?;
+        Ok(())
+    }
+
+    /// What a HAProxy has to say of a host.
+    pub fn server(&self, proxy: usize, host: usize) -> Result<Server> {
+        self.haproxy(proxy).server(POOL, self.hosts[host].name())
+    }
+
+    /// Orders a state for a host, or a weight, as an operator: `state drain`, `weight 7`.
+    pub fn order(&self, proxy: usize, host: usize, words: &str) -> Result<()> {
+        let order = format!("set server {POOL}/{} {words}", self.hosts[host].name());
+        let answer = self.haproxy(proxy).control().command(&order)?;
+        ensure!(answer.trim().is_empty(), "haproxy refuses '{order}': {}", answer.trim());
+        Ok(())
+    }
+
+    /// A host's weight at a HAProxy.
+    pub fn weight(&self, proxy: usize, host: usize) -> Result<u32> {
+        let answer =
+            self.haproxy(proxy).control().command(&format!("get weight {POOL}/{}", self.hosts[host].name()))?;
+        let weight = answer.split(' ').next().and_then(|word| word.parse().ok());
+        weight.with_context(|| format!("haproxy says '{answer}' of a weight"))
+    }
+
+    /// A load through all HAProxies in turn.
+    #[must_use]
+    pub fn load(&self) -> Plan {
+        Plan::new(self.proxies.iter().map(|proxy| proxy.address.port(80)).collect())
+    }
+
+    fn wait_until_served(&self) -> Result<()> {
+        let through = self.proxies.iter().map(|proxy| proxy.address.port(80));
+        for address in through.chain(self.hosts.iter().map(Host::web)) {
+            wait::until_some(&format!("a page from '{address}'"), SERVED_LIMIT, || {
+                load::fetch(address, "/index.php", Duration::from_secs(5)).map(Some)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Proxy {
+    fn start(address: Address, servers: Vec<(String, SocketAddr)>) -> Result<Self> {
+        let (level, checks) = ("admin", false);
+        let haproxy = Haproxy::start_with(&sections(&address, &servers, level, checks))?;
+        Ok(Self { address, servers, level, checks, haproxy })
+    }
+
+    fn sections(&self) -> String {
+        sections(&self.address, &self.servers, self.level, self.checks)
+    }
+
+    fn configure(&mut self) -> Result<()> {
+        let sections = self.sections();
+        self.haproxy.configure(&sections)
+    }
+}
+
+/// Everything below the beginning of `global`. A request is never repeated, so that one that is lost shows.
+fn sections(address: &Address, servers: &[(String, SocketAddr)], level: &str, checks: bool) -> String {
+    let mut text = format!(
+        "  stats socket ipv4@{} level {level}\n\
+         defaults\n\
+         \x20 mode http\n\
+         \x20 timeout connect 2s\n\
+         \x20 timeout client 60s\n\
+         \x20 timeout server 60s\n\
+         \x20 retries 0\n\
+         \x20 no option redispatch\n\
+         \x20 option httpclose\n\
+         \x20 http-reuse never\n\
+         frontend {POOL}\n  bind {}\n  default_backend {POOL}\n\
+         backend {POOL}\n  balance roundrobin\n",
+        address.port(API_PORT),
+        address.port(80),
+    );
+    let check = if checks { " check inter 100ms fall 1 rise 1" } else { "" };
+    for (name, server) in servers {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  server {name} {server} weight {WEIGHT}{check}");
+    }
+    text
+}
