@@ -52,6 +52,35 @@ fn what_the_deploy_tool_says_runs_as_root() -> Result<()> {
 }
 
 #[test]
+fn the_deploy_user_may_ask_how_things_stand_and_changes_nothing_by_it() -> Result<()> {
+    let site = site()?;
+    let ask = || deployer(&site, &format!(r#"echo '{{"status": true}}' | sudo -n {RESTART} --request -"#));
+    let before = php(&site)?;
+    let fine = ask()?;
+    expect(&fine, 0);
+    assert_eq!((field(&fine, "in_service"), field(&fine, "store")), ("yes".into(), "up".into()), "{fine}");
+    assert_eq!(field(&fine, "units")[0]["active"], true, "{fine}");
+    assert_eq!(php(&site)?, before, "{fine}");
+
+    let host = site.host(0);
+    host.write("/etc/systemd/system/php8.2-fpm.service.d/broken.conf", "[Service]\nExecStartPre=/bin/false\n")?;
+    host.exec(&["systemctl", "daemon-reload"])?.success()?;
+    let request = format!(r#"echo '{{"run": "r1", "reason": "wmf.5"}}' | sudo -n {RESTART} --request -"#);
+    expect(&deployer(&site, &request)?, 3);
+    let held = ask()?;
+    expect(&held, 3);
+    let left = field(&held, "journal")["left"].clone();
+    assert_eq!((&left["what"], &left["user"], &left["reason"]), (&"held".into(), &DEPLOYER.into(), &"wmf.5".into()));
+    // A file that cannot be used takes nothing away from what the journal says.
+    host.write("/etc/restart-php-fpm.yaml", "pols: []\n")?;
+    let seen = ask()?;
+    expect(&seen, 3);
+    says(&seen, "going on without the file of this host");
+    assert_eq!(field(&seen, "journal")["left"]["what"], "held", "{seen}");
+    Ok(())
+}
+
+#[test]
 fn nothing_else_runs() -> Result<()> {
     let site = site()?;
     let before = php(&site)?;

@@ -41,6 +41,7 @@ impl Asked {
                 force: cli.force,
                 reload: cli.reload,
                 unless_restarted_since: cli.unless_restarted_since,
+                status: false,
             },
             services: cli.services.clone(),
             dry_run: cli.dry_run,
@@ -62,9 +63,7 @@ pub fn arguments(asked: &Asked, file: &File, units: &[UnitName]) -> Vec<String> 
     line.list("--services", units.iter().map(UnitName::as_str));
     line.list("--pools", file.pools.iter().map(PoolName::as_str));
     line.limit("--max-concurrency", file.max_concurrency);
-    line.value("--slots", file.slots.map(|slots| if slots == Slots::Etcd { "etcd" } else { "poolcounter" }));
-    line.path("--poolcounter-config", file.poolcounter_config.as_deref());
-    line.value("--dc", file.dc.as_ref());
+    line.slots(file);
     if asked.request.force {
         line.flag("--force", true);
     } else {
@@ -84,9 +83,7 @@ pub fn arguments(asked: &Asked, file: &File, units: &[UnitName]) -> Vec<String> 
         line.time("--settle", file.settle.as_ref());
         line.time("--ready-timeout", file.ready_timeout.as_ref());
         line.time("--lock-timeout", file.lock_timeout.as_ref());
-        line.path("--catalog", file.catalog.as_deref());
-        line.path("--config", file.config.as_deref());
-        line.value("--host", file.host.as_ref());
+        line.store(file);
     }
     line.flag("--reload", asked.request.reload);
     line.flag("--dry-run", asked.dry_run);
@@ -99,10 +96,38 @@ pub fn arguments(asked: &Asked, file: &File, units: &[UnitName]) -> Vec<String> 
     line.0
 }
 
+/// The arguments that ask how these units and the pools of the file stand: all that says where to look, and nothing of a restart.
+pub fn status_arguments(file: &File, units: &[UnitName]) -> Vec<String> {
+    let mut line = Line(Vec::new());
+    line.flag("--status", true);
+    line.list("--services", units.iter().map(UnitName::as_str));
+    line.list("--pools", file.pools.iter().map(PoolName::as_str));
+    line.limit("--max-concurrency", file.max_concurrency);
+    line.slots(file);
+    line.time("--timeout", file.timeout.as_ref());
+    line.store(file);
+    line.flag("--json", true);
+    line.0
+}
+
 /// A command line that grows.
 struct Line(Vec<String>);
 
 impl Line {
+    /// Who counts slots, and in which data centre.
+    fn slots(&mut self, file: &File) {
+        self.value("--slots", file.slots.map(|slots| if slots == Slots::Etcd { "etcd" } else { "poolcounter" }));
+        self.path("--poolcounter-config", file.poolcounter_config.as_deref());
+        self.value("--dc", file.dc.as_ref());
+    }
+
+    /// Where the pools are, and what this host is called in them.
+    fn store(&mut self, file: &File) {
+        self.path("--catalog", file.catalog.as_deref());
+        self.path("--config", file.config.as_deref());
+        self.value("--host", file.host.as_ref());
+    }
+
     fn flag(&mut self, flag: &str, given: bool) {
         self.0.extend(given.then(|| flag.to_owned()));
     }

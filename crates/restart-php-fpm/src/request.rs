@@ -27,6 +27,8 @@ pub struct Request {
     pub reload: bool,
     /// `--unless-restarted-since`.
     pub unless_restarted_since: Option<SystemTime>,
+    /// Only say how things stand here, in place of all of that.
+    pub status: bool,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +41,8 @@ struct Typed {
     #[serde(default)]
     reload: bool,
     unless_restarted_since: Option<String>,
+    #[serde(default)]
+    status: bool,
 }
 
 impl Request {
@@ -54,6 +58,9 @@ impl Request {
             return Err("it is not a JSON object".to_owned());
         }
         let typed: Typed = serde_json::from_slice(text).map_err(|error| host::printable(&error.to_string()))?;
+        if typed.status {
+            return typed.only_status();
+        }
         let of = |key: &str, why: String| format!("its '{key}' is {why}");
         let run = typed.run.map(|text: String| words::run_id(&text)).transpose().map_err(|why| of("run", why))?;
         let reason = typed.reason.map(|text: String| words::reason(&text)).transpose();
@@ -63,7 +70,25 @@ impl Request {
         if typed.force && since.is_some() {
             return Err("it has both 'force' and 'unless_restarted_since'".to_owned());
         }
-        Ok(Self { run, reason, force: typed.force, reload: typed.reload, unless_restarted_since: since })
+        let (force, reload) = (typed.force, typed.reload);
+        Ok(Self { run, reason, force, reload, unless_restarted_since: since, status: false })
+    }
+}
+
+impl Typed {
+    /// A question goes with nothing else: whoever thinks that it restarts something is told so.
+    fn only_status(self) -> Result<Request, String> {
+        let others = [
+            ("run", self.run.is_some()),
+            ("reason", self.reason.is_some()),
+            ("force", self.force),
+            ("reload", self.reload),
+            ("unless_restarted_since", self.unless_restarted_since.is_some()),
+        ];
+        match others.iter().find(|(_, given)| *given) {
+            Some((other, _)) => Err(format!("it has both 'status' and '{other}'")),
+            None => Ok(Request { status: true, ..Request::default() }),
+        }
     }
 }
 
@@ -106,10 +131,24 @@ mod tests {
             force: false,
             reload: true,
             unless_restarted_since: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(5)),
+            status: false,
         };
         assert_eq!(Request::parse(text), Ok(expected));
         assert_eq!(Request::parse(b"{}"), Ok(Request::default()));
         assert!(Request::parse(br#"{"force": true, "reason": null}"#).unwrap().force);
+        assert_eq!(Request::parse(br#"{"status": false}"#), Ok(Request::default()));
+    }
+
+    #[test]
+    fn a_question_for_the_status_goes_with_nothing_else() {
+        let expected = Request { status: true, ..Request::default() };
+        assert_eq!(Request::parse(br#"{"status": true, "force": false, "run": null}"#), Ok(expected));
+        for other in
+            ["run\": \"r-1\"", "reason\": \"\"", "force\": true", "reload\": true", "unless_restarted_since\": \"@1\""]
+        {
+            let error = Request::parse(format!("{{\"status\": true, \"{other}}}").as_bytes()).unwrap_err();
+            assert!(error.starts_with("it has both 'status' and '"), "{other}: {error}");
+        }
     }
 
     #[test]
@@ -123,6 +162,7 @@ mod tests {
             (r#"{"config": "/tmp/x"}"#, "unknown field"),
             (r#"{"force": "yes"}"#, "invalid type"),
             (r#"{"force": 1}"#, "invalid type"),
+            (r#"{"status": "all"}"#, "invalid type"),
             (r#"{"reason": "two\nlines"}"#, "'reason' has a control character"),
             (r#"{"reason": "\u001b[2J"}"#, "'reason' has a control character"),
             (r#"{"run": "a b"}"#, "'run' is not up to 64 letters"),

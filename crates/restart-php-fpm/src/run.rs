@@ -18,7 +18,7 @@ use restart_core::{Clock as _, ExitCode, Failure, LoadState, Phase, Report, Serv
 
 use crate::check;
 use crate::cli::Cli;
-use crate::command::{Asked, arguments};
+use crate::command::{Asked, arguments, status_arguments};
 use crate::file::{self, File, Time};
 use crate::request::Request;
 
@@ -89,6 +89,9 @@ fn context<'a>(asked: &'a Asked, environment: &'a Environment) -> Context<'a> {
 
 /// Returns only if there was nothing to do, or if this process could not become the other.
 fn run(asked: &Asked, environment: &Environment) -> Result<Report, Failure> {
+    if asked.request.status {
+        return Err(become_status(environment));
+    }
     if !asked.dry_run && !environment::is_root() {
         return Err(Failure::new(ExitCode::NotPermitted, "only root can restart PHP-FPM"));
     }
@@ -120,6 +123,22 @@ fn run(asked: &Asked, environment: &Environment) -> Result<Report, Failure> {
     }
     let error = safe_service_restart(&arguments(asked, &file, &units), environment).exec();
     Err(cannot_run(&error))
+}
+
+/// Becomes the program that says how things stand. What a run left is told also where nothing else can be found out.
+fn become_status(environment: &Environment) -> Failure {
+    let file = load().unwrap_or_else(|failure| {
+        log::warn!("going on without the file of this host: {failure}");
+        None
+    });
+    let file = file.unwrap_or_default();
+    let systemctl = Systemctl::new().map_err(|error| Failure::new(ExitCode::Unreachable, error.to_string()));
+    let units = systemctl.and_then(|mut systemctl| units(&Asked::default(), &file, &mut systemctl));
+    let units = units.unwrap_or_else(|failure| {
+        log::warn!("going on without the units of this host: {failure}");
+        Vec::new()
+    });
+    cannot_run(&safe_service_restart(&status_arguments(&file, &units), environment).exec())
 }
 
 /// The file of this host; `None` if there is none.
