@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::schedule::Ending;
 
 /// ssh's own exit code: it did not get through, or lost the connection.
-const SSH_FAILED: u8 = 255;
+pub const SSH_FAILED: u8 = 255;
 /// Those that speak on the host: what a line of theirs begins with.
 const TOOLS: [&str; 2] = ["restart-php-fpm", "safe-service-restart"];
 /// The longest sentence that is repeated, in characters.
@@ -128,11 +128,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// The last line of what it said on standard error.
     fn last_words(&self, otherwise: &str) -> String {
-        let text = String::from_utf8_lossy(self.stderr);
-        let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-        last.map_or_else(|| otherwise.to_owned(), short)
+        last_words(self.stderr, otherwise)
     }
 }
 
@@ -143,10 +140,20 @@ impl Verdict {
     }
 }
 
-/// The report, which is the last line; what shells print as they start stands before it.
 fn report(stdout: &[u8]) -> Option<Report> {
-    let line = stdout.split(|byte| *byte == b'\n').rfind(|line| !line.trim_ascii().is_empty())?;
-    serde_json::from_slice(line).ok()
+    serde_json::from_slice(last_line(stdout)?).ok()
+}
+
+/// The last line, which is what a tool answers; what shells print as they start stands before it.
+pub fn last_line(stdout: &[u8]) -> Option<&[u8]> {
+    stdout.split(|byte| *byte == b'\n').rfind(|line| !line.trim_ascii().is_empty())
+}
+
+/// The last line of what it said on standard error.
+pub fn last_words(stderr: &[u8], otherwise: &str) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+    last.map_or_else(|| otherwise.to_owned(), short)
 }
 
 /// Why it failed, or how it stands.
@@ -157,7 +164,8 @@ fn words(report: &Report) -> String {
     }
 }
 
-fn short(text: &str) -> String {
+/// What came from elsewhere, as much of it as fits a line.
+pub fn short(text: &str) -> String {
     let text = printable(text);
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -8,14 +8,35 @@ use host::duration::{duration, positive};
 use host::words::{self, reason};
 use restart_core::{Share, Tag};
 
+/// What is about a restart, and so has no meaning where nothing is restarted.
+const RESTARTS: [&str; 15] = [
+    "batch",
+    "canaries",
+    "gate",
+    "gate_timeout",
+    "pause",
+    "max_failures",
+    "max_unreachable",
+    "retries",
+    "retry_delay",
+    "command",
+    "force",
+    "reload",
+    "since",
+    "reason",
+    "dry_run",
+];
+
 #[derive(Debug, Parser)]
 #[command(
     name = "rolling-restart",
     version,
     about = "Restart PHP-FPM on every host of a cluster, some at a time, over ssh",
-    override_usage = "rolling-restart [OPTIONS] CLUSTER DC\n       rolling-restart [OPTIONS] --hosts FILE",
+    override_usage = "rolling-restart [OPTIONS] CLUSTER DC\n       rolling-restart [OPTIONS] --hosts FILE\n       \
+                      rolling-restart --status [OPTIONS] CLUSTER DC",
     after_help = "Exit status: 0 every host is done; 1 hosts failed; 2 usage; 3 a host was left depooled; 69 hosts or the store \
-                  cannot be reached; 75 hosts had no slot; 77 not permitted; 78 configuration.\nSee rolling-restart(8).",
+                  cannot be reached; 75 hosts had no slot; 77 not permitted; 78 configuration. With --status: 3 a host is held; \
+                  4, 5 a run died on a host, which is perhaps depooled.\nSee rolling-restart(8).",
     max_term_width = 100
 )]
 pub struct Cli {
@@ -71,7 +92,7 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub retry_delay: Option<Duration>,
 
-    /// How long a host may take before it counts as failed [default: 30m]
+    /// How long a host may take before it counts as failed [default: 30m; with --status 1m]
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub host_timeout: Option<Duration>,
 
@@ -86,6 +107,10 @@ pub struct Cli {
     /// Log in with this key and no other
     #[arg(long, value_name = "FILE", value_parser = absolute, conflicts_with = "rsh")]
     pub key: Option<PathBuf>,
+
+    /// Let ssh use the agent behind this socket [default: SSH_AUTH_SOCK; for root none]
+    #[arg(long, value_name = "SOCKET", value_parser = absolute)]
+    pub agent: Option<PathBuf>,
 
     /// Run this in place of ssh: words, no shell; host and remote command are added
     #[arg(long, value_name = "COMMAND", value_parser = program)]
@@ -114,6 +139,14 @@ pub struct Cli {
     /// conftool's configuration [default: /etc/conftool/config.yaml]
     #[arg(long, value_name = "PATH", value_parser = absolute, conflicts_with = "hosts")]
     pub config: Option<PathBuf>,
+
+    /// Only say which hosts are not pooled, and ask each of them who took it out, why and since when; restart nothing
+    #[arg(long, conflicts_with_all = RESTARTS)]
+    pub status: bool,
+
+    /// With --status: ask every host, also those that are pooled
+    #[arg(long, requires = "status", conflicts_with = "hosts")]
+    pub all: bool,
 
     /// Print the batches, contact no host
     #[arg(long)]
@@ -221,6 +254,13 @@ mod tests {
             "a b --command true --force",
             "a b --command true --since @1",
             "a b --host-timeout 0",
+            "a b --agent agent",
+            "a b --status --force",
+            "a b --status --batch 1",
+            "a b --status --reason x",
+            "a b --status --dry-run",
+            "a b --all",
+            "--hosts f --status --all",
             "a b -q -v",
         ] {
             assert!(parse(arguments).is_err(), "'{arguments}' passed");
@@ -232,6 +272,8 @@ mod tests {
             "a b --force --batch 100% --max-failures 5",
             "a b --since 2026-11-23T10:00:00Z --gate true --canaries 0",
             "a b --rsh /usr/bin/rsh --user mwdeploy",
+            "a b --status --all --json --service php --host-timeout 5",
+            "--hosts - --status --agent /run/agent",
         ] {
             assert!(parse(arguments).is_ok(), "'{arguments}' did not pass");
         }

@@ -21,6 +21,8 @@ pub struct Line<'a> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event<'a> {
+    /// `--dry-run`: some hosts that would be out at the same time.
+    Batch { canaries: bool, hosts: &'a [Fqdn] },
     /// The hosts are known.
     Begin { version: &'static str, force: bool, reload: bool, reason: Option<&'a str>, hosts: usize, at_once: usize },
     /// A host was started.

@@ -30,6 +30,7 @@ pub struct File {
     pub connect_timeout: Option<Time>,
     pub user: Option<String>,
     pub key: Option<PathBuf>,
+    pub agent: Option<PathBuf>,
     pub rsh: Option<String>,
     pub config: Option<PathBuf>,
 }
@@ -59,7 +60,7 @@ impl File {
                 return Err(format!("'{name}' must be more than zero"));
             }
         }
-        for (name, path) in [("key", &file.key), ("config", &file.config)] {
+        for (name, path) in [("key", &file.key), ("agent", &file.agent), ("config", &file.config)] {
             if path.as_ref().is_some_and(|path| !path.is_absolute()) {
                 return Err(format!("'{name}' is not an absolute path"));
             }
@@ -100,6 +101,7 @@ host_timeout: 20m
 connect_timeout: 5
 user: mwdeploy
 key: /etc/keyholder.d/mwdeploy
+agent: /run/keyholder/proxy.sock
 config: /etc/conftool/config.yaml
 ";
         let file = File::parse(text).unwrap();
@@ -120,6 +122,7 @@ config: /etc/conftool/config.yaml
             ("max_failures_forced: 0%\n", "'max_failures_forced' must"),
             ("host_timeout: 0\n", "'host_timeout' must"),
             ("key: id\n", "'key' is not an absolute path"),
+            ("agent: agent\n", "'agent' is not an absolute path"),
             ("user: -x\n", "'user' is not a user's name"),
             ("rsh: ' '\n", "'rsh': no command"),
             ("rsh: rsh\nkey: /k\n", "'key' is for ssh"),

@@ -51,6 +51,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// How many run.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
     /// Waits for at most so long, and returns what ended.
     pub fn wait(&mut self, at_most: Duration) -> Vec<(Job, Finished)> {
         let mut polled = vec![PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];

@@ -1,41 +1,70 @@
 //! Where the hosts come from: the objects of a cluster in conftool's store, read and never written, or a list.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
 use conftool::{Audit, LoadError};
 use host::{TrustError, environment, trusted};
-use restart_core::{ExitCode, Failure, Fqdn, Listing, StoreError, Tag};
+use restart_core::{ExitCode, Failure, Fqdn, Listing, Node, StoreError, Tag, Unreadable};
 
 use crate::plan;
-use crate::settings::Source;
+use crate::settings::{Place, Source};
 
 /// More than a list of hosts takes: fifty thousand names of twenty characters.
 const LONGEST: u64 = 1024 * 1024;
 
 /// The hosts in the order in which they are to be restarted. None at all is an error: nothing that was asked for could be done.
 pub fn find(source: &Source) -> Result<Vec<Fqdn>, Failure> {
-    let (hosts, none) = match source {
-        Source::Store { cluster, data_centre, services, config } => {
-            let listing = listing(config, data_centre, cluster)?;
-            let none = format!("the store has none for cluster '{cluster}' in '{data_centre}' that is not inactive");
-            (of_services(&listing, services), none)
-        }
-        Source::File(path) => {
-            let file = File::open(path).map_err(|error| unreadable(&path.display().to_string(), &error))?;
-            (list(&path.display().to_string(), file)?, format!("'{}' names none", path.display()))
-        }
-        Source::Stdin => (list("standard input", io::stdin().lock())?, "standard input names none".to_owned()),
-    };
+    let Source::Store(place) = source else { return listed(source) };
+    let (nodes, unreadable) = nodes(place)?;
+    for broken in &unreadable {
+        // The host may have another, and one damaged object must not keep a fleet from being restarted.
+        log::warn!("left out: an object of '{}' cannot be read: {}", host::printable(&broken.host), broken.why);
+    }
+    let hosts = plan::from_nodes(&nodes);
     if hosts.is_empty() {
-        return Err(configuration(format!("no host to restart: {none}")));
+        return Err(configuration(format!("no host to restart: every one of {place} is inactive, or cannot be read")));
     }
     Ok(hosts)
 }
 
-fn listing(config: &Path, data_centre: &Tag, cluster: &Tag) -> Result<Listing, Failure> {
-    let settings = conftool::Settings::load(config, environment::home().as_deref(), &trusted::read);
+/// The hosts of a list.
+pub fn listed(source: &Source) -> Result<Vec<Fqdn>, Failure> {
+    let (name, hosts) = match source {
+        Source::Store(_) => return Ok(Vec::new()),
+        Source::File(path) => {
+            let name = format!("'{}'", path.display());
+            let file = File::open(path).map_err(|error| unreadable(&name, &error))?;
+            let hosts = list(&name, file)?;
+            (name, hosts)
+        }
+        Source::Stdin => ("standard input".to_owned(), list("standard input", io::stdin().lock())?),
+    };
+    if hosts.is_empty() {
+        return Err(configuration(format!("no host: {name} names none")));
+    }
+    Ok(hosts)
+}
+
+/// The nodes of a cluster, and what cannot be read of it. None at all is an error: a name that is misspelt must not look like a
+/// cluster in good order.
+pub fn nodes(place: &Place) -> Result<(Vec<Node>, Vec<Unreadable>), Failure> {
+    let Listing { nodes, unreadable } = listing(place)?;
+    if nodes.is_empty() && unreadable.is_empty() {
+        return Err(configuration(format!("no host: the store has no {place}")));
+    }
+    let wanted = |service: &Tag| place.services.is_empty() || place.services.contains(service);
+    if let Some(unknown) = place.services.iter().find(|name| nodes.iter().all(|node| node.id.path.service != **name)) {
+        let known: BTreeSet<_> = nodes.iter().map(|node| format!("'{}'", node.id.path.service)).collect();
+        let known = Vec::from_iter(known).join(", ");
+        return Err(configuration(format!("no host: {place} has no object of service '{unknown}', but of {known}")));
+    }
+    Ok((nodes.into_iter().filter(|node| wanted(&node.id.path.service)).collect(), unreadable))
+}
+
+fn listing(place: &Place) -> Result<Listing, Failure> {
+    let settings = conftool::Settings::load(&place.config, environment::home().as_deref(), &trusted::read);
     let settings = settings.map_err(|error: LoadError<TrustError>| match error {
         LoadError::Read(error) => Failure::new(error.exit_code(), error.to_string()),
         LoadError::Missing(_) | LoadError::Invalid(_) => configuration(error.to_string()),
@@ -43,18 +72,7 @@ fn listing(config: &Path, data_centre: &Tag, cluster: &Tag) -> Result<Listing, F
     // Nothing is written, so that there is nothing to audit and no run to be named.
     let audit = Audit { user: None, host: String::new(), sink: Box::new(|_| {}) };
     let mut store = settings.open("rolling-restart", audit).map_err(|error| store_failure(&error))?;
-    store.list_cluster(data_centre, cluster).map_err(|error| store_failure(&error))
-}
-
-/// A damaged object is said and passed over: the host may have another, and one damaged object must not keep a fleet from being
-/// restarted.
-fn of_services(listing: &Listing, services: &[Tag]) -> Vec<Fqdn> {
-    for broken in &listing.unreadable {
-        log::warn!("left out: an object of '{}' cannot be read: {}", host::printable(&broken.host), broken.why);
-    }
-    let wanted = |service: &Tag| services.is_empty() || services.contains(service);
-    let nodes: Vec<_> = listing.nodes.iter().filter(|node| wanted(&node.id.path.service)).cloned().collect();
-    plan::from_nodes(&nodes)
+    store.list_cluster(&place.data_centre, &place.cluster).map_err(|error| store_failure(&error))
 }
 
 fn list(name: &str, from: impl Read) -> Result<Vec<Fqdn>, Failure> {

@@ -2,6 +2,7 @@
 //! of them out at once; those of a list in the order of the list.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
 use restart_core::{Fqdn, Node, Pooled, Share};
 
@@ -57,7 +58,8 @@ pub fn from_list(text: &str) -> Result<Vec<Fqdn>, String> {
             continue;
         }
         let host = Fqdn::new(line).map_err(|error| host::printable(&format!("line {number}: {error}")))?;
-        if seen.insert(host.clone()) {
+        // To ssh and to the name service case is no difference.
+        if seen.insert(host.as_str().to_ascii_lowercase()) {
             hosts.push(host);
         }
     }
@@ -73,16 +75,29 @@ pub fn rounded_up(share: Share, total: usize) -> usize {
     .max(1)
 }
 
+/// Hosts that would be out at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// Which batch it is; `None`: canaries.
+    pub number: Option<usize>,
+    pub hosts: &'a [Fqdn],
+}
+
+impl fmt::Display for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.hosts.iter().map(Fqdn::as_str).collect();
+        match self.number {
+            Some(number) => write!(f, "batch {number}: {}", names.join(" ")),
+            None => write!(f, "canaries: {}", names.join(" ")),
+        }
+    }
+}
+
 /// What `--dry-run` prints: the canaries, then batches of as many hosts as are out at once.
-pub fn batches(hosts: &[Fqdn], canaries: usize, window: usize) -> Vec<String> {
+pub fn batches(hosts: &[Fqdn], canaries: usize, window: usize) -> impl Iterator<Item = Batch<'_>> {
     let (first, others) = hosts.split_at(canaries.min(hosts.len()));
-    let line = |what: &str, hosts: &[Fqdn]| {
-        let names: Vec<_> = hosts.iter().map(Fqdn::as_str).collect();
-        format!("{what}: {}", names.join(" "))
-    };
-    let canaries = first.chunks(window.max(1)).map(|batch| line("canaries", batch));
-    let batches = others.chunks(window.max(1)).zip(1..).map(|(batch, number)| line(&format!("batch {number}"), batch));
-    canaries.chain(batches).collect()
+    let canaries = first.chunks(window.max(1)).map(|hosts| Batch { number: None, hosts });
+    canaries.chain((1..).zip(others.chunks(window.max(1))).map(|(number, hosts)| Batch { number: Some(number), hosts }))
 }
 
 #[cfg(test)]
@@ -143,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_list_keeps_its_order_and_what_is_no_host_is_named_with_its_line() {
-        let hosts = from_list("# first\n mw2.test \n\nmw1.test\nmw2.test\n").unwrap();
+        let hosts = from_list("# first\n mw2.test \n\nmw1.test\nmw2.test\nMW1.test\n").unwrap();
         assert_eq!(names(&hosts), ["mw2.test", "mw1.test"]);
         for (text, why) in [
             ("mw1.test\n-oProxyCommand=x\n", "line 2: '-oProxyCommand=x' is not"),
@@ -166,8 +181,10 @@ mod tests {
     #[test]
     fn batches_are_printed_behind_the_canaries() {
         let hosts = from_list("a.t\nb.t\nc.t\nd.t\n").unwrap();
-        assert_eq!(batches(&hosts, 1, 2), ["canaries: a.t", "batch 1: b.t c.t", "batch 2: d.t"]);
-        assert_eq!(batches(&hosts, 9, 9), ["canaries: a.t b.t c.t d.t"]);
-        assert!(batches(&[], 1, 1).is_empty());
+        let lines =
+            |canaries, window| batches(&hosts, canaries, window).map(|batch| batch.to_string()).collect::<Vec<_>>();
+        assert_eq!(lines(1, 2), ["canaries: a.t", "batch 1: b.t c.t", "batch 2: d.t"]);
+        assert_eq!(lines(9, 9), ["canaries: a.t b.t c.t d.t"]);
+        assert_eq!(batches(&[], 1, 1).count(), 0);
     }
 }

@@ -43,6 +43,11 @@ impl Progress {
         Self { run: run.to_owned(), json, bar }
     }
 
+    /// Whether there are events.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Says a line, above the one that changes.
     pub fn say(&self, level: Level, text: &str) {
         self.beside(|| log::log!(level, "{text}"));
@@ -75,13 +80,12 @@ impl Progress {
         &self,
         counts: Counts,
         waits_for: Option<&str>,
-        passed: Duration,
+        left: Option<Duration>,
         slow: impl Iterator<Item = (&'a str, Duration)>,
     ) {
         let Some(bar) = &self.bar else { return };
-        let total = bar.length().and_then(|total| usize::try_from(total).ok()).unwrap_or_default();
         bar.set_position(counts.ended() as u64);
-        bar.set_message(message(counts, waits_for, estimate(counts.ended(), total, passed), slow));
+        bar.set_message(message(counts, waits_for, left, slow));
     }
 
     /// Takes the line away.
@@ -99,10 +103,12 @@ impl Progress {
     }
 }
 
-/// The time that is left if it goes on as before; `None` while there is nothing to go by.
-fn estimate(ended: usize, total: usize, passed: Duration) -> Option<Duration> {
-    let left = total.saturating_sub(ended);
-    (ended > 0).then(|| passed.mul_f64(left as f64 / ended as f64))
+/// The time that `left` hosts take, so many at once, if each takes what those took that have ended; `None` while there is nothing to
+/// go by. What passed so far would say little: the canaries come one by one.
+pub fn estimate(took: impl Iterator<Item = Duration>, left: usize, at_once: usize) -> Option<Duration> {
+    let (sum, count) = took.fold((Duration::ZERO, 0u32), |(sum, count), time| (sum + time, count + 1));
+    let rounds = (left as f64 / at_once.max(1) as f64).max(if left > 0 { 1.0 } else { 0.0 });
+    (count > 0).then(|| (sum / count).mul_f64(rounds))
 }
 
 fn message<'a>(
@@ -144,10 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_goes_by_what_is_done() {
-        assert_eq!(estimate(0, 10, seconds(60)), None);
-        assert_eq!(estimate(2, 10, seconds(60)), Some(seconds(240)));
-        assert_eq!(estimate(10, 10, seconds(60)), Some(seconds(0)));
+    fn the_estimate_goes_by_what_hosts_took() {
+        let of = |took: &[u64], left, at_once| estimate(took.iter().copied().map(seconds), left, at_once);
+        assert_eq!(of(&[], 10, 2), None);
+        assert_eq!(of(&[10], 99, 11), Some(seconds(90)), "a canary alone");
+        assert_eq!(of(&[20, 40], 8, 2), Some(seconds(120)));
+        assert_eq!(of(&[20, 40], 1, 10), Some(seconds(30)), "no sooner than one host takes");
+        assert_eq!(of(&[20], 0, 10), Some(seconds(0)));
     }
 
     #[test]

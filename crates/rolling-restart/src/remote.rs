@@ -3,11 +3,13 @@
 //! say beside the command goes through standard input, past every shell.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use restart_core::Fqdn;
 use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::cli::Cli;
 use crate::settings::Way;
@@ -15,7 +17,7 @@ use crate::settings::Way;
 /// OpenSSH's client.
 const SSH: &str = "/usr/bin/ssh";
 /// What runs on the host: a rule of sudo allows these words and no other.
-const REMOTE: [&str; 5] = ["sudo", "-n", "/usr/sbin/restart-php-fpm", "--request", "-"];
+pub const REMOTE: [&str; 5] = ["sudo", "-n", "/usr/sbin/restart-php-fpm", "--request", "-"];
 /// Where programs are found that are not named by their path, here: by an `--rsh`, a gate, a `ProxyCommand`.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A connection without an answer for four times as long is lost: a host that dies is noticed within a minute.
@@ -71,7 +73,8 @@ impl Work {
         }
     }
 
-    fn words(&self) -> Vec<&str> {
+    /// The remote command.
+    pub fn words(&self) -> Vec<&str> {
         match self {
             Self::Request(_) => REMOTE.to_vec(),
             Self::Command(command) => vec![command],
@@ -86,16 +89,28 @@ pub struct Remote {
     before: Vec<OsString>,
     /// The remote command.
     after: Vec<OsString>,
-    /// The socket of the caller's agent, for ssh alone.
+    /// The socket of an agent, for ssh alone.
     agent: Option<OsString>,
+    /// The folder of the sockets by which several ssh share a connection, removed in the end. Whoever could write to one could use
+    /// it, so it is ours alone.
+    _sockets: Option<TempDir>,
 }
 
 impl Remote {
-    /// The way that the settings describe; `control` is a folder of our own for ssh's sockets.
-    pub fn new(way: &Way, work: &Work, control: &Path, agent: Option<OsString>) -> Self {
+    /// The way that the settings describe, to have this run there. Fails if there can be no folder for ssh's sockets.
+    pub fn new(way: &Way, remote: &[&str]) -> io::Result<Self> {
+        if way.rsh.is_some() {
+            return Ok(Self::with_sockets(way, remote, Path::new("")));
+        }
+        let sockets = tempfile::Builder::new().prefix("rolling-restart.").tempdir()?;
+        let found = Self::with_sockets(way, remote, sockets.path());
+        Ok(Self { _sockets: Some(sockets), ..found })
+    }
+
+    fn with_sockets(way: &Way, remote: &[&str], sockets: &Path) -> Self {
         let mut before = match &way.rsh {
             Some(words) => words.iter().map(OsString::from).collect(),
-            None => ssh(way, control),
+            None => ssh(way, sockets),
         };
         if let Some(user) = &way.user {
             before.extend(["-l".into(), user.into()]);
@@ -103,7 +118,8 @@ impl Remote {
         if way.rsh.is_none() {
             before.push("--".into());
         }
-        Self { before, after: work.words().into_iter().map(OsString::from).collect(), agent }
+        let after = remote.iter().map(OsString::from).collect();
+        Self { before, after, agent: way.agent.clone(), _sockets: None }
     }
 
     /// The command for one host, with an environment of our own making.
@@ -118,7 +134,7 @@ impl Remote {
     }
 }
 
-fn ssh(way: &Way, control: &Path) -> Vec<OsString> {
+fn ssh(way: &Way, sockets: &Path) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec![SSH.into(), "-T".into()];
     let mut option = |text: String| words.extend(["-o".into(), text.into()]);
     option("BatchMode=yes".to_owned());
@@ -132,7 +148,7 @@ fn ssh(way: &Way, control: &Path) -> Vec<OsString> {
     // Its errors are repeated; banners and greetings are not.
     option("LogLevel=ERROR".to_owned());
     option("ControlMaster=auto".to_owned());
-    option(format!("ControlPath={}/%C", control.display()));
+    option(format!("ControlPath={}/%C", sockets.display()));
     option(format!("ControlPersist={PERSIST}"));
     if let Some(key) = &way.key {
         words.extend(["-i".into(), PathBuf::from(key).into(), "-o".into(), "IdentitiesOnly=yes".into()]);
@@ -150,6 +166,7 @@ mod tests {
         Way {
             user: None,
             key: None,
+            agent: None,
             rsh: None,
             connect_timeout: Duration::from_millis(1500),
             host_timeout: Duration::from_secs(60),
@@ -157,7 +174,7 @@ mod tests {
     }
 
     fn line(way: &Way, work: &Work) -> String {
-        let remote = Remote::new(way, work, Path::new("/tmp/x"), None);
+        let remote = Remote::with_sockets(way, &work.words(), Path::new("/tmp/x"));
         let command = remote.command(&Fqdn::new("mw1.test").unwrap());
         let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
         words.join(OsStr::new(" ")).into_string().unwrap()
@@ -201,8 +218,8 @@ mod tests {
 
     #[test]
     fn nothing_of_the_environment_is_handed_on_but_the_agent() {
-        let agent = Some(OsString::from("/run/agent"));
-        let remote = Remote::new(&way(), &Work::Command("true".to_owned()), Path::new("/tmp/x"), agent);
+        let way = Way { agent: Some("/run/agent".into()), ..way() };
+        let remote = Remote::with_sockets(&way, &["true"], Path::new("/tmp/x"));
         let command = remote.command(&Fqdn::new("mw1.test").unwrap());
         let names: Vec<_> = command.get_envs().map(|(name, _)| name).collect();
         assert_eq!(names, ["PATH", "SSH_AUTH_SOCK"]);

@@ -2,7 +2,7 @@
 //! into the schedule, and its actions out of it.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 use clap::error::ErrorKind;
 use host::logging::{self, Verbosity};
-use host::{Environment, Monotonic, Signals, clock, environment, ids, output, signals, syslog, trusted};
+use host::{Monotonic, Signals, clock, environment, ids, output, signals, syslog, trusted};
 use log::Level;
 use restart_core::{Clock as _, ExitCode, Failure, Fqdn, Signal, Stop, Stopped};
-use tempfile::TempDir;
 
 use crate::answer::{Attempt, End, Verdict};
+use crate::caller::Caller;
 use crate::cli::Cli;
 use crate::events::{self, Event as Told};
 use crate::file::{self, File};
@@ -24,10 +24,10 @@ use crate::process::Finished;
 use crate::progress::Progress;
 use crate::remote::{PATH, Remote, Work};
 use crate::report::Resume;
-use crate::schedule::{Action, Ending, Event, Place, Schedule};
+use crate::schedule::{Action, Ending, Event, Place, Rules, Schedule};
 use crate::settings::Settings;
 use crate::tally::Record;
-use crate::{hosts, plan, resume};
+use crate::{hosts, plan, resume, status};
 
 const TOOL: &str = env!("CARGO_PKG_NAME");
 /// The longest time without a look for a signal.
@@ -37,10 +37,7 @@ const SHELL: &str = "/bin/sh";
 
 /// The program.
 pub fn main() -> std::process::ExitCode {
-    // First of all, while there is one thread. The agent is for ssh alone, which we are not.
-    let agent = std::env::var_os("SSH_AUTH_SOCK");
-    let can_draw = std::env::var_os("TERM").is_some_and(|terminal| terminal != "dumb");
-    let environment = environment::take();
+    let caller = Caller::take();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -50,15 +47,20 @@ pub fn main() -> std::process::ExitCode {
             return code(if asked_for { ExitCode::Done } else { ExitCode::Usage });
         }
     };
-    logging::start(TOOL, Verbosity::new(cli.quiet, cli.verbose), environment.journal_stream);
-    match run(&cli, Caller { agent, can_draw, environment }) {
+    logging::start(TOOL, Verbosity::new(cli.quiet, cli.verbose), caller.environment.journal_stream);
+    let ended = if cli.status { look(&cli, caller) } else { run(&cli, caller) };
+    match ended {
         Ok(Ended { signal: Some(signal), .. }) => signals::raise_again(signal),
         Ok(Ended { exit_code, .. }) => code(exit_code),
         Err(failure) => {
             log::error!("{failure}");
             log::error!("ended with {}: no host was touched", failure.code.number());
-            let end = events::End::nothing_begun(&failure);
-            Progress::new("", 0, cli.json, false).event(Told::End(Box::new(end)));
+            if cli.json && cli.status {
+                status::print_failure(&failure);
+            } else {
+                let end = events::End::nothing_begun(&failure);
+                Progress::new("", 0, cli.json, false).event(Told::End(Box::new(end)));
+            }
             code(failure.code)
         }
     }
@@ -74,41 +76,40 @@ pub(crate) struct Ended {
     pub(crate) signal: Option<Signal>,
 }
 
-/// What is known of the caller beside the command line.
-struct Caller {
-    /// The socket of an agent.
-    agent: Option<OsString>,
-    /// Whether the terminal, if it is one, can draw.
-    can_draw: bool,
-    environment: Environment,
+/// `--status`.
+fn look(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
+    let settings = Settings::new(cli, &load()?, caller.agent, "").map_err(|why| Failure::new(ExitCode::Usage, why))?;
+    let stop = Signals::listen_saying("those that have not answered are not waited for");
+    status::show(cli, &settings, &stop.map_err(|error| no_signals(&error))?)
+}
+
+fn no_signals(error: &io::Error) -> Failure {
+    Failure::new(ExitCode::Failed, format!("cannot listen for signals: {error}"))
 }
 
 fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     let began = clock::utc_exact(SystemTime::now());
     let id = ids::fresh_run().map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
-    let settings = Settings::new(cli, &load()?, &id).map_err(|why| Failure::new(ExitCode::Usage, why))?;
+    let settings = Settings::new(cli, &load()?, caller.agent, &id);
+    let settings = settings.map_err(|why| Failure::new(ExitCode::Usage, why))?;
     let hosts = hosts::find(&settings.source)?;
     let rules = settings.rules(hosts.len());
     if settings.is_capped(hosts.len()) {
         log::warn!("at most {} hosts at once, whatever the batch", rules.window);
     }
     if cli.dry_run {
-        for line in plan::batches(&hosts, rules.canaries, rules.window) {
-            output::print(&line)
-                .map_err(|error| Failure::new(ExitCode::Failed, format!("cannot print the plan: {error}")))?;
-        }
+        print_plan(&hosts, rules, &Progress::new(&id, hosts.len(), cli.json, false))?;
         return Ok(Ended { exit_code: ExitCode::Done, signal: None });
     }
     let stop = Signals::listen_saying("no other host is started; one more, later, waits for none");
-    let stop = stop.map_err(|error| Failure::new(ExitCode::Failed, format!("cannot listen for signals: {error}")))?;
-    let control = control_folder(&settings)?;
-    let socket_folder = control.as_ref().map_or(Path::new("/nonexistent"), TempDir::path);
+    let stop = stop.map_err(|error| no_signals(&error))?;
+    let failed = |what: &str, error: io::Error| Failure::new(ExitCode::Failed, format!("cannot {what}: {error}"));
     let mut run = Run {
         progress: Progress::new(&id, hosts.len(), cli.json, caller.can_draw && !cli.quiet && !cli.no_progress),
         schedule: Schedule::new(hosts.len(), rules),
-        fleet: Fleet::new()
-            .map_err(|error| Failure::new(ExitCode::Failed, format!("cannot wait for programs: {error}")))?,
-        remote: Remote::new(&settings.way, &settings.work, socket_folder, caller.agent),
+        fleet: Fleet::new().map_err(|error| failed("wait for programs", error))?,
+        remote: Remote::new(&settings.way, &settings.work.words())
+            .map_err(|error| failed("make a folder for ssh's sockets", error))?,
         input: settings.work.input(),
         records: vec![Record::default(); hosts.len()],
         clock: Monotonic::new(),
@@ -140,6 +141,19 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     Ok(ended)
 }
 
+/// `--dry-run`: what would be done.
+fn print_plan(hosts: &[Fqdn], rules: Rules, events: &Progress) -> Result<(), Failure> {
+    for batch in plan::batches(hosts, rules.canaries, rules.window) {
+        if events.is_json() {
+            events.event(Told::Batch { canaries: batch.number.is_none(), hosts: batch.hosts });
+        } else {
+            let printed = output::print(&batch.to_string());
+            printed.map_err(|error| Failure::new(ExitCode::Failed, format!("cannot print the plan: {error}")))?;
+        }
+    }
+    Ok(())
+}
+
 /// How somebody goes on after this run.
 fn goes_on(cli: &Cli, since: &str) -> Resume {
     // No host knows of a command when it ran last, and an emergency does not ask.
@@ -160,16 +174,6 @@ fn load() -> Result<File, Failure> {
     let parsed = text.map(|text| File::parse(&text)).transpose();
     let parsed = parsed.map_err(|why| Failure::new(ExitCode::Configuration, format!("'{}': {why}", file::PATH)))?;
     Ok(parsed.unwrap_or_default())
-}
-
-/// A folder for the sockets by which several ssh share a connection. Whoever could write to one could use it, so it is ours alone.
-fn control_folder(settings: &Settings) -> Result<Option<TempDir>, Failure> {
-    if settings.way.rsh.is_some() {
-        return Ok(None);
-    }
-    let made = tempfile::Builder::new().prefix("rolling-restart.").tempdir();
-    let failure = |error| Failure::new(ExitCode::Failed, format!("cannot make a folder for ssh's sockets: {error}"));
-    made.map(Some).map_err(failure)
 }
 
 /// What there is during a run.

@@ -6,6 +6,7 @@ use log::Level;
 use restart_core::{Clock as _, Signal, span};
 
 use crate::events::{self, Event as Told, Lists};
+use crate::progress;
 use crate::report::{self, Resume};
 use crate::run::{Ended, Run};
 use crate::schedule::{Class, Ending, Event, Place};
@@ -81,7 +82,14 @@ impl Run<'_> {
             (_, true) => Some("canaries"),
             _ => None,
         };
-        self.progress.draw(Counts::of(classes), waits_for, now, slow);
+        let restarted = classes.iter().zip(&self.records).filter(|(class, _)| **class == Class::Ended(Ending::Done));
+        let counts = Counts::of(classes);
+        let left = progress::estimate(
+            restarted.map(|(_, record)| record.took),
+            self.hosts.len().saturating_sub(counts.ended()),
+            self.schedule.window(),
+        );
+        self.progress.draw(counts, waits_for, left, slow);
     }
 
     /// Says how it ended.

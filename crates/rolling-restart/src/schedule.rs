@@ -209,6 +209,11 @@ impl Schedule {
         }
     }
 
+    /// So many are out at once, at most.
+    pub fn window(&self) -> usize {
+        self.rules.window
+    }
+
     /// Why no further host is started; `None` if all were, or will be.
     pub fn halted(&self) -> Option<Halt> {
         self.halt

@@ -1,5 +1,7 @@
 //! What was typed and what stands in the file as one, checked, with every default in one place.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +30,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(30);
 /// More than all the waits of a host in a row, by its own defaults: its lock and its slot, ten minutes each, and the drain.
 const HOST_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A status is told from the host's journal at once; its store and its load balancers may take a while not to answer.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 const GATE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// However large the share: each ssh takes some megabytes and three descriptors here.
 pub const MOST_AT_ONCE: usize = 500;
@@ -35,12 +39,29 @@ pub const MOST_AT_ONCE: usize = 500;
 /// Where the hosts come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The objects of a cluster; of these services, or of any.
-    Store { cluster: Tag, data_centre: Tag, services: Vec<Tag>, config: PathBuf },
+    /// The objects of a cluster.
+    Store(Place),
     /// A file.
     File(PathBuf),
     /// Standard input.
     Stdin,
+}
+
+/// Where in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub cluster: Tag,
+    pub data_centre: Tag,
+    /// These alone, or any.
+    pub services: Vec<Tag>,
+    /// Where the store is.
+    pub config: PathBuf,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cluster '{}' in '{}'", self.cluster, self.data_centre)
+    }
 }
 
 /// How hosts are reached.
@@ -48,6 +69,8 @@ pub enum Source {
 pub struct Way {
     pub user: Option<String>,
     pub key: Option<PathBuf>,
+    /// The socket of an agent.
+    pub agent: Option<OsString>,
     /// In place of ssh.
     pub rsh: Option<Vec<String>>,
     pub connect_timeout: Duration,
@@ -79,8 +102,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What this means; `run` names the run. `Err` is a usage error that clap cannot see.
-    pub fn new(cli: &Cli, file: &File, run: &str) -> Result<Self, String> {
+    /// What this means; `run` names the run, and `agent` is the user's own. `Err` is a usage error that clap cannot see.
+    pub fn new(cli: &Cli, file: &File, agent: Option<OsString>, run: &str) -> Result<Self, String> {
         let time = |typed: Option<Duration>, file: &Option<host::settings_file::Time>, otherwise| {
             typed.or(file.as_ref().map(|time| time.0)).unwrap_or(otherwise)
         };
@@ -95,14 +118,20 @@ impl Settings {
         // Whoever types one of the two does not want the other from the file.
         let rsh = cli.rsh.as_ref().or(file.rsh.as_ref().filter(|_| cli.key.is_none()));
         let key = cli.key.as_ref().or(file.key.as_ref().filter(|_| cli.rsh.is_none()));
+        let agents = [&cli.agent, &file.agent];
+        let host_timeout = match cli.status {
+            true => cli.host_timeout.unwrap_or(STATUS_TIMEOUT),
+            false => time(cli.host_timeout, &file.host_timeout, HOST_TIMEOUT),
+        };
         Ok(Self {
             source: source(cli, file)?,
             way: Way {
                 user: cli.user.clone().or_else(|| file.user.clone()),
                 key: key.cloned(),
+                agent: agents.into_iter().flatten().next().map(OsString::from).or(agent),
                 rsh: rsh.map(|words| words.split_whitespace().map(ToOwned::to_owned).collect()),
                 connect_timeout: time(cli.connect_timeout, &file.connect_timeout, CONNECT_TIMEOUT),
-                host_timeout: time(cli.host_timeout, &file.host_timeout, HOST_TIMEOUT),
+                host_timeout,
             },
             work: Work::new(cli, run),
             gate: gate
@@ -145,12 +174,12 @@ fn source(cli: &Cli, file: &File) -> Result<Source, String> {
     match (&cli.hosts, &cli.cluster, &cli.dc) {
         (Some(path), _, _) if path == Path::new("-") => Ok(Source::Stdin),
         (Some(path), _, _) => Ok(Source::File(path.clone())),
-        (None, Some(cluster), Some(data_centre)) => Ok(Source::Store {
+        (None, Some(cluster), Some(data_centre)) => Ok(Source::Store(Place {
             cluster: cluster.clone(),
             data_centre: data_centre.clone(),
             services: cli.service.clone(),
             config: cli.config.clone().or_else(|| file.config.clone()).unwrap_or_else(|| PathBuf::from(CONFIG)),
-        }),
+        })),
         (None, _, _) => Err("neither a cluster nor '--hosts' is given".to_owned()),
     }
 }
@@ -166,7 +195,8 @@ mod tests {
 
     fn settings(arguments: &str, file: &str) -> Settings {
         let words = ["rolling-restart"].into_iter().chain(arguments.split_whitespace());
-        Settings::new(&Cli::try_parse_from(words).unwrap(), &File::parse(file).unwrap(), "run").unwrap()
+        Settings::new(&Cli::try_parse_from(words).unwrap(), &File::parse(file).unwrap(), Some("/own".into()), "run")
+            .unwrap()
     }
 
     #[test]
@@ -193,7 +223,26 @@ mod tests {
         assert_eq!((settings.rules(10).retries, settings.rules(10).max_failures), (9, 7));
         assert_eq!(settings.way.user.as_deref(), Some("typed"));
         assert_eq!((settings.way.key, settings.way.rsh), (None, Some(vec!["/bin/rsh".to_owned()])));
-        assert!(matches!(settings.source, Source::Store { config, .. } if config == Path::new("/c")));
+        assert!(matches!(settings.source, Source::Store(place) if place.config == Path::new("/c")));
+    }
+
+    #[test]
+    fn the_agent_that_is_typed_comes_before_that_of_the_file_and_this_before_the_users_own() {
+        for (arguments, file, wanted) in [
+            ("a b --agent /typed", "agent: /filed\n", "/typed"),
+            ("a b", "agent: /filed\n", "/filed"),
+            ("a b", "", "/own"),
+        ] {
+            assert_eq!(settings(arguments, file).way.agent.unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_status_has_no_patience_for_a_restart() {
+        let timeout = |arguments| settings(arguments, "host_timeout: 20m\n").way.host_timeout;
+        assert_eq!(timeout("a b"), Duration::from_secs(1200));
+        assert_eq!(timeout("a b --status"), Duration::from_secs(60));
+        assert_eq!(timeout("a b --status --host-timeout 5"), Duration::from_secs(5));
     }
 
     #[test]

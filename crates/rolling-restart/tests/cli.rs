@@ -19,6 +19,7 @@ Restart PHP-FPM on every host of a cluster, some at a time, over ssh
 
 Usage: rolling-restart [OPTIONS] CLUSTER DC
        rolling-restart [OPTIONS] --hosts FILE
+       rolling-restart --status [OPTIONS] CLUSTER DC
 
 Arguments:
   [CLUSTER]  The cluster, as in conftool's objects
@@ -43,10 +44,13 @@ Options:
       --retries <N>             How often a host that says "later" (75: no slot, too few left) is
                                 tried again [default: 3]
       --retry-delay <TIME>      How long after [default: 30]
-      --host-timeout <TIME>     How long a host may take before it counts as failed [default: 30m]
+      --host-timeout <TIME>     How long a host may take before it counts as failed [default: 30m;
+                                with --status 1m]
       --connect-timeout <TIME>  How long a connection may take to be made [default: 10]
       --user <USER>             Log in as this user
       --key <FILE>              Log in with this key and no other
+      --agent <SOCKET>          Let ssh use the agent behind this socket [default: SSH_AUTH_SOCK;
+                                for root none]
       --rsh <COMMAND>           Run this in place of ssh: words, no shell; host and remote command
                                 are added
       --command <COMMAND>       Run this on each host, by the user's shell there, in place of
@@ -58,6 +62,9 @@ Options:
                                 3339, or seconds since 1970
       --reason <TEXT>           Why this is done; for the logs of the hosts
       --config <PATH>           conftool's configuration [default: /etc/conftool/config.yaml]
+      --status                  Only say which hosts are not pooled, and ask each of them who took
+                                it out, why and since when; restart nothing
+      --all                     With --status: ask every host, also those that are pooled
       --dry-run                 Print the batches, contact no host
       --json                    Print events on standard output, one JSON object a line
       --no-progress             One line a host, also on a terminal
@@ -67,7 +74,8 @@ Options:
   -V, --version                 Print version
 
 Exit status: 0 every host is done; 1 hosts failed; 2 usage; 3 a host was left depooled; 69 hosts or
-the store cannot be reached; 75 hosts had no slot; 77 not permitted; 78 configuration.
+the store cannot be reached; 75 hosts had no slot; 77 not permitted; 78 configuration. With
+--status: 3 a host is held; 4, 5 a run died on a host, which is perhaps depooled.
 See rolling-restart(8).
 
 "#]])
@@ -93,6 +101,7 @@ error: the following required arguments were not provided:
 
 Usage: rolling-restart [OPTIONS] CLUSTER DC
        rolling-restart [OPTIONS] --hosts FILE
+       rolling-restart --status [OPTIONS] CLUSTER DC
 
 For more information, try '--help'.
 
@@ -111,6 +120,7 @@ error: the following required arguments were not provided:
 
 Usage: rolling-restart [OPTIONS] CLUSTER DC
        rolling-restart [OPTIONS] --hosts FILE
+       rolling-restart --status [OPTIONS] CLUSTER DC
 
 For more information, try '--help'.
 
@@ -128,6 +138,7 @@ error: the argument '--force' cannot be used with '--gate <COMMAND>'
 
 Usage: rolling-restart [OPTIONS] CLUSTER DC
        rolling-restart [OPTIONS] --hosts FILE
+       rolling-restart --status [OPTIONS] CLUSTER DC
 
 For more information, try '--help'.
 
@@ -155,7 +166,7 @@ fn a_list_without_a_host_is_78() {
         .assert()
         .code(78)
         .stderr_eq(str![[r#"
-rolling-restart: error: no host to restart: standard input names none
+rolling-restart: error: no host: standard input names none
 rolling-restart: error: ended with 78: no host was touched
 
 "#]])
@@ -182,7 +193,7 @@ rolling-restart: error: ended with 78: no host was touched
 #[test]
 fn hosts_of_standard_input_come_in_their_order() {
     tool(&["--hosts", "-", "--dry-run", "--batch", "2"])
-        .stdin("mw3.test\nmw1.test\nmw2.test\nmw3.test\n")
+        .stdin("mw3.test\nmw1.test\nmw2.test\nmw3.test\nMW1.test\n")
         .assert()
         .success()
         .stdout_eq(str![[r#"

@@ -1,4 +1,4 @@
-//! Hosts from a real etcd, through both of its APIs, as `--dry-run` shows them.
+//! Hosts from a real etcd, through both of its APIs, as `--dry-run` shows them and `--status` asks them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
@@ -63,10 +63,104 @@ batch 1: mw1.test mw4.test mw2.test
 "#
         ]]);
         dry_run(&folder, "parsoid lab").assert().code(78).stdout_eq("").stderr_eq(str![[r#"
-rolling-restart: error: no host to restart: the store has none for cluster 'parsoid' in 'lab' that is not inactive
+rolling-restart: error: no host: the store has no cluster 'parsoid' in 'lab'
 rolling-restart: error: ended with 78: no host was touched
 
 "#]]);
+    }
+}
+
+#[test]
+fn a_name_that_is_misspelt_is_an_error_that_says_which() {
+    let etcd = Etcd::start().unwrap();
+    let access = etcd.access();
+    let folder = configuration(Driver::V3, &access.endpoints[0]);
+    let store = Store::new(Driver::V3, &access).unwrap();
+    fill(&store);
+    store.put("/conftool/v1/pools/lab/old/php/mw9.test", r#"{"weight": 1, "pooled": "inactive"}"#).unwrap();
+    for (arguments, why) in [
+        ("appserver la", "no host: the store has no cluster 'appserver' in 'la'"),
+        ("appservers lab", "no host: the store has no cluster 'appservers' in 'lab'"),
+        (
+            "appserver lab --service php --service fpm",
+            "no host: cluster 'appserver' in 'lab' has no object of service 'fpm', but of 'nginx', 'php'",
+        ),
+        ("old lab", "no host to restart: every one of cluster 'old' in 'lab' is inactive, or cannot be read"),
+    ] {
+        let wanted =
+            format!("rolling-restart: error: {why}\nrolling-restart: error: ended with 78: no host was touched\n");
+        dry_run(&folder, arguments).assert().code(78).stdout_eq("").stderr_eq(wanted);
+    }
+    status(&folder, "appservers lab --json").assert().code(78).stdout_eq(str![[r#"
+{"time":"[..]","event":"end","exit_code":78,"signal":null,"hosts":0,"listed":0,"failures":["no host: the store has no cluster 'appservers' in 'lab'"]}
+
+"#]]);
+}
+
+/// `--status`, over hosts that a shell script plays: DIR HOST COMMAND.
+fn status(folder: &TempDir, arguments: &str) -> Command {
+    let tool = Command::new(cargo_bin!("rolling-restart")).arg("--status").arg("--config");
+    let script = folder.path().join("host.sh");
+    let tool = tool.arg(folder.path().join("config.yaml")).arg("--rsh").arg(format!("/bin/sh {}", script.display()));
+    tool.args(arguments.split_whitespace())
+}
+
+const HOST: &str = r#"
+answer() {
+    echo "{\"exit_code\":$1,\"state\":\"s\",\"host\":\"$host\",\"journal\":$2,\"lock\":{\"state\":\"free\"}}"
+    exit "$1"
+}
+left() {
+    echo "{\"state\":\"left\",\"left\":{\"what\":\"$1\",\"host\":\"$host\",\"user\":\"alice\",\"run\":\"4f\",\"since\":\"then\"}}"
+}
+host=$1
+case $host in
+    mw2.test) answer 3 "$(left held)" ;;
+    mw3.test) echo 'ssh: connect to host mw3.test: No route to host' >&2; exit 255 ;;
+    mw5.test) answer 4 "$(left interrupted)" ;;
+    *) answer 0 '{"state":"empty","left":null}' ;;
+esac
+"#;
+
+#[test]
+fn those_that_are_not_pooled_are_asked_and_with_all_those_that_are_too() {
+    let etcd = Etcd::start().unwrap();
+    for driver in [Driver::V2, Driver::V3] {
+        let access = etcd.access();
+        let folder = configuration(driver, &access.endpoints[0]);
+        fs::write(folder.path().join("host.sh"), HOST).unwrap();
+        let store = Store::new(driver, &access).unwrap();
+        fill(&store);
+        status(&folder, "appserver lab")
+            .assert()
+            .code(3)
+            .stdout_eq(str![[r#"
+HOST      POOLED        STATE      SINCE  BY     RUN  REASON
+mw2.test  php=no        held       then   alice  4f   -
+mw3.test  php=inactive  no-answer  -      -      -    ssh: connect to host mw3.test: No route to host
+
+"#]])
+            .stderr_eq(str![[r#"
+rolling-restart: warning: an object of 'mw6.test' cannot be read: [..]
+rolling-restart: asking 2 of 5 hosts
+rolling-restart: 2 of 5 hosts are listed: 1 held, 1 no-answer
+
+"#]]);
+        status(&folder, "appserver lab --all -q").assert().code(3).stdout_eq(str![[r#"
+HOST      POOLED        STATE        SINCE  BY     RUN  REASON
+mw2.test  php=no        held         then   alice  4f   -
+mw3.test  php=inactive  no-answer    -      -      -    ssh: connect to host mw3.test: No route to host
+mw5.test  nginx=yes     interrupted  then   alice  4f   -
+
+"#]]);
+        // An object that cannot be read is not as it should be.
+        status(&folder, "appserver lab --service nginx").assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+rolling-restart: warning: an object of 'mw6.test' cannot be read: [..]
+rolling-restart: every one of 2 hosts is pooled
+
+"#]]);
+        store.put("/conftool/v1/pools/lab/appserver/nginx/mw6.test", r#"{"weight": 1, "pooled": "yes"}"#).unwrap();
+        status(&folder, "appserver lab --service nginx -q").assert().success().stdout_eq("");
     }
 }
 

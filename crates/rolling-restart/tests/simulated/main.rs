@@ -3,7 +3,9 @@
 
 mod awkward;
 mod budgets;
+mod environment;
 mod large;
 mod signals;
+mod status;
 mod steps;
 mod world;

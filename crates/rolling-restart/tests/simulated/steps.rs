@@ -76,6 +76,18 @@ fn a_dry_run_prints_the_batches_and_contacts_nobody() {
     let ran = world.run("--dry-run --batch 2");
     ran.ended_with(0);
     assert_eq!(ran.stdout, "canaries: mw0001.test\nbatch 1: mw0002.test mw0003.test\nbatch 2: mw0004.test\n");
+    let ran = world.run("--dry-run --batch 2 --json");
+    ran.ended_with(0);
+    let batches: Vec<_> =
+        ran.events().iter().map(|event| json!([event["event"], event["canaries"], event["hosts"]])).collect();
+    assert_eq!(
+        batches,
+        [
+            json!(["batch", true, [name(1)]]),
+            json!(["batch", false, [name(2), name(3)]]),
+            json!(["batch", false, [name(4)]]),
+        ]
+    );
     assert!(world.started().is_empty());
 }
 
@@ -86,14 +98,4 @@ fn elsewhere_than_on_a_terminal_there_is_one_line_a_host() {
     ran.ended_with(0);
     assert_eq!(ran.stderr.lines().filter(|line| line.contains(".test: done in ")).count(), 5, "{}", ran.stderr);
     assert_eq!(ran.stderr.lines().count(), 7, "{}", ran.stderr);
-}
-
-#[test]
-fn of_the_environment_the_agent_alone_is_handed_on() {
-    let world = World::new(1);
-    world.behave(1, "env >\"$dir/environment\"");
-    let mut command = world.command("-q");
-    assert!(command.env("SSH_AUTH_SOCK", "/run/agent").env("LD_PRELOAD_X", "y").status().unwrap().success());
-    let environment = fs::read_to_string(world.path("environment")).unwrap();
-    assert!(environment.contains("SSH_AUTH_SOCK=/run/agent\n") && !environment.contains("LD_PRELOAD_X"));
 }
