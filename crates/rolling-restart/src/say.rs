@@ -53,7 +53,9 @@ impl Run<'_> {
         });
         let ended = Counts::of(self.schedule.classes()).ended();
         let (took, count) = (span(record.took), format!("{ended} of {}", self.hosts.len()));
-        let code = verdict.exit_code.map(|code| format!(" with {code}")).unwrap_or_default();
+        // Of a 0 that came without a report the words tell.
+        let code = verdict.exit_code.filter(|code| *code != 0);
+        let code = code.map(|code| format!(" with {code}")).unwrap_or_default();
         let words = &verdict.words;
         match ending {
             Ending::Done => self.progress.say_good(&format!("{host}: done in {took} ({count})")),
@@ -84,11 +86,11 @@ impl Run<'_> {
         };
         let restarted = classes.iter().zip(&self.records).filter(|(class, _)| **class == Class::Ended(Ending::Done));
         let counts = Counts::of(classes);
-        let left = progress::estimate(
-            restarted.map(|(_, record)| record.took),
-            self.hosts.len().saturating_sub(counts.ended()),
-            self.schedule.window(),
-        );
+        let to_come = match self.schedule.halted() {
+            Some(_) => counts.running,
+            None => self.hosts.len().saturating_sub(counts.ended()),
+        };
+        let left = progress::estimate(restarted.map(|(_, record)| record.took), to_come, self.schedule.window());
         self.progress.draw(counts, waits_for, left, slow);
     }
 

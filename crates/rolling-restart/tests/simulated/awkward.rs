@@ -51,7 +51,8 @@ fn a_program_that_leaves_its_pipes_open_behind_it_has_ended_all_the_same() {
 fn without_a_report_nothing_is_taken_to_be_done() {
     let world = World::new(1);
     world.behave(1, "end 0");
-    world.run("").ended_with(1).says("ended with 0 and no report");
+    let ran = world.run("");
+    ran.ended_with(1).says("mw0001.test: failed after ").says("ended with 0 and no report");
 }
 
 #[test]
