@@ -142,6 +142,7 @@ impl Record1 {
         let Self { run, boot, pid, host, data_centre, units, nodes, phase } = self;
         Record {
             run,
+            fleet_run: None,
             boot,
             pid,
             since,

@@ -31,6 +31,9 @@ pub struct JournalError(pub String);
 pub struct Record {
     /// Names the run; also in its log lines and in the store.
     pub run: String,
+    /// The run over many hosts that it is part of, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet_run: Option<String>,
     /// The boot it ran in, `/proc/sys/kernel/random/boot_id`.
     pub boot: String,
     /// Its process.
@@ -103,6 +106,8 @@ impl Depooled {
 pub struct Origin {
     /// Names the run.
     pub run: String,
+    /// Names the run over many hosts that this one is part of.
+    pub fleet_run: Option<String>,
     /// The boot.
     pub boot: String,
     /// The process.
@@ -123,6 +128,7 @@ impl Origin {
         let nothing = String::new;
         Self {
             run: nothing(),
+            fleet_run: None,
             boot: nothing(),
             pid: 0,
             since: nothing(),

@@ -88,6 +88,7 @@ impl Run<'_> {
         units.extend(left.filter(|unit| !self.job.units.contains(unit)).cloned());
         Some(Record {
             run: origin.run.clone(),
+            fleet_run: origin.fleet_run.clone(),
             boot: origin.boot.clone(),
             pid: origin.pid,
             since: origin.since.clone(),

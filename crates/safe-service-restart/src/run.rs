@@ -277,6 +277,7 @@ impl Run<'_> {
         let failed = |error: ids::IdError| Failure::new(ExitCode::Failed, error.to_string());
         Ok(Origin {
             run: ids::fresh_run().map_err(failed)?,
+            fleet_run: self.cli.fleet_run.clone(),
             boot: ids::boot().map_err(failed)?,
             pid: std::process::id(),
             since: host::clock::now_utc(),

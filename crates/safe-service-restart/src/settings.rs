@@ -120,8 +120,8 @@ impl Settings {
     /// What the record of a run that died needs to be finished: its own files, and those of its pools that there still are.
     pub fn of_record(cli: &Cli, record: &Record) -> Result<Self, Failure> {
         // It goes on being the run that it was, in the journal and in every message.
-        let Record { run, boot, pid, since, user, reason, files, .. } = record.clone();
-        let mut job = job(cli, Work::Safe, Origin { run, boot, pid, since, user, reason, files });
+        let Record { run, fleet_run, boot, pid, since, user, reason, files, .. } = record.clone();
+        let mut job = job(cli, Work::Safe, Origin { run, fleet_run, boot, pid, since, user, reason, files });
         let files = &job.origin.files;
         let store = keeper(files)?;
         let who = (record.host.clone(), record.data_centre.clone());

@@ -98,6 +98,8 @@ struct Left {
     /// Which host; not always the one that is asked about.
     host: Fqdn,
     run: String,
+    /// The run over many hosts that it is part of, where it is.
+    fleet_run: Option<String>,
     pid: u32,
     /// Whether that run is alive.
     process_is_there: bool,

@@ -946,6 +946,7 @@ impl Scene {
             counts_against: Vec::new(),
             origin: Origin {
                 run: "4f2a".to_owned(),
+                fleet_run: None,
                 boot: "boot".to_owned(),
                 pid: 7,
                 since: "2026-11-23T10:00:00Z".to_owned(),

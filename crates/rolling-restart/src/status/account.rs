@@ -50,6 +50,8 @@ pub(super) struct Run {
     pub user: Option<String>,
     pub since: Option<String>,
     pub run: Option<String>,
+    /// The run over many hosts that it is part of.
+    pub fleet_run: Option<String>,
     pub phase: Option<String>,
     pub reason: Option<String>,
 }
@@ -189,6 +191,7 @@ impl Run {
             user: clean(self.user),
             since: clean(self.since),
             run: clean(self.run),
+            fleet_run: clean(self.fleet_run),
             phase: clean(self.phase),
             reason: clean(self.reason),
         }

@@ -55,7 +55,8 @@ pub(super) fn row(subject: &Subject) -> [String; COLUMNS] {
         state,
         or_nothing(run.since),
         or_nothing(run.user),
-        or_nothing(run.run),
+        // The one that whoever restarts a cluster knows it by.
+        or_nothing(run.fleet_run.or(run.run)),
         run.reason.unwrap_or_else(|| words.to_owned()),
     ]
 }
@@ -120,6 +121,7 @@ enum Event<'a> {
         since: Option<&'a str>,
         by: Option<&'a str>,
         run: Option<&'a str>,
+        fleet_run: Option<&'a str>,
         phase: Option<&'a str>,
         reason: Option<&'a str>,
         /// Its own sentence, or why there is no answer.
@@ -173,6 +175,7 @@ fn host_status(subject: &Subject) -> Event<'_> {
         since: run.and_then(|run| run.since.as_deref()),
         by: run.and_then(|run| run.user.as_deref()),
         run: run.and_then(|run| run.run.as_deref()),
+        fleet_run: run.and_then(|run| run.fleet_run.as_deref()),
         phase: run.and_then(|run| run.phase.as_deref()),
         reason: run.and_then(|run| run.reason.as_deref()),
         message: account.map_or_else(|why| why, |account| &account.headline),

@@ -13,7 +13,7 @@ const ALLOWED: Duration = Duration::from_secs(60);
 
 fn left(what: &str) -> Value {
     json!({
-        "what": what, "host": "mw1.test", "run": "4f2a", "pid": 7, "process_is_there": false, "since": "2026-11-23T10:00:00Z",
+        "what": what, "host": "mw1.test", "run": "4f2a", "fleet_run": "9c01", "pid": 7, "process_is_there": false, "since": "2026-11-23T10:00:00Z",
         "out_seconds": 9, "user": "alice", "reason": "T123", "phase": "restarting", "pools": ["app"], "units": ["php"]
     })
 }
@@ -76,6 +76,7 @@ fn each_word_of_a_journal_is_a_state_with_who_why_and_since_when() {
         let run = account.run;
         assert_eq!((run.user.as_deref(), run.reason.as_deref()), (Some("alice"), Some("T123")), "{what}");
         assert_eq!((run.since.as_deref(), run.run.as_deref()), (Some("2026-11-23T10:00:00Z"), Some("4f2a")));
+        assert_eq!(run.fleet_run.as_deref(), Some("9c01"));
     }
     assert_eq!(account(&status(0, &journal("a later word"), &free())).state, State::Unclear);
 }
@@ -185,7 +186,7 @@ fn services_of_one_host_are_one_line_and_one_that_is_pooled_everywhere_is_none()
 fn a_line_tells_who_why_and_since_when_and_nothing_of_a_host_can_forge_one() {
     let no = [("nginx", Pooled::Yes), ("php", Pooled::No)];
     let held = say::row(&subject("mw1.test", &no, told(&status(3, &journal("held"), &free()))));
-    assert_eq!(held.join("|"), "mw1.test|nginx=yes,php=no|held|2026-11-23T10:00:00Z|alice|4f2a|T123");
+    assert_eq!(held.join("|"), "mw1.test|nginx=yes,php=no|held|2026-11-23T10:00:00Z|alice|9c01|T123");
     let at_it = say::row(&subject("mw1.test", &no, told(&status(0, &journal("under-way"), &free()))));
     assert_eq!(at_it[2], "under-way/restarting");
     let other = say::row(&subject("mw1.test", &no, told(&status(0, &empty(), &free()))));

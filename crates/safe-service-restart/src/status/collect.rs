@@ -175,6 +175,7 @@ fn left(record: &Record, is_alive: bool, lock: &Lock, now: u64) -> Left {
         what: what(record.phase, is_alive, lock),
         host: record.host.clone(),
         run: record.run.clone(),
+        fleet_run: record.fleet_run.clone(),
         pid: record.pid,
         process_is_there: is_alive,
         since: record.since.clone(),

@@ -49,6 +49,7 @@ fn left(what: What, phase: Phase) -> Journal {
         what,
         host: Fqdn::new("mw1.example").unwrap(),
         run: "4f2a".to_owned(),
+        fleet_run: Some("9c01".to_owned()),
         pid: 812,
         process_is_there: what == What::UnderWay,
         since: "2026-11-23T15:13:12Z".to_owned(),
@@ -306,7 +307,7 @@ fn a_held_host_as_text() {
     status.notes = vec!["pool 'broken' has no 'port'".to_owned()];
     let expected = "\
 mw1.example is PARTLY IN SERVICE, as far as could be seen: held by us since 2026-11-23T15:13:12Z (2h 3m), on purpose
-by        'alice', process 812, run 4f2a
+by        'alice', process 812, run 4f2a of fleet run 9c01
 because   T123
 put back  safe-service-restart --pool --pools appservers
 pool      appservers                    'no' in the store; 3 of 4 hosts are pooled
@@ -371,7 +372,7 @@ fn the_object_has_what_a_program_asks_for() {
         "held": true, "interrupted": false, "out_seconds": 7383,
         "way_back": "safe-service-restart --pool --pools appservers",
         "journal": {"state": "left", "left": {
-            "what": "held", "host": "mw1.example", "run": "4f2a", "pid": 812, "process_is_there": false, "since": "2026-11-23T15:13:12Z",
+            "what": "held", "host": "mw1.example", "run": "4f2a", "fleet_run": "9c01", "pid": 812, "process_is_there": false, "since": "2026-11-23T15:13:12Z",
             "out_seconds": 7383, "user": "alice", "reason": "T123", "phase": "held", "pools": ["appservers"],
             "units": ["php8.2-fpm.service"]}, "set_aside": []},
         "lock": {"state": "free"}, "store": "up",
@@ -475,7 +476,7 @@ fn a_run_whose_systemctl_outlives_it_has_a_word_of_its_own() {
     assert_eq!(object["lock"]["holder"]["process_is_there"], false);
     assert_eq!(object["way_back"], "safe-service-restart --recover");
     let lines = text::lines(&status);
-    assert_eq!(lines[1], "by        'alice', process 812 (gone), run 4f2a");
+    assert_eq!(lines[1], "by        'alice', process 812 (gone), run 4f2a of fleet run 9c01");
     assert_eq!(lines[3], "put back  safe-service-restart --recover  # does nothing before the lock is free");
     let pid = std::process::id();
     let lock = format!(

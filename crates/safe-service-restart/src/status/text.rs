@@ -110,7 +110,9 @@ fn without_us(status: &Status) -> &'static str {
 /// Who did it and why.
 fn left_rows(left: &Left) -> Vec<Row> {
     let there = if left.process_is_there || left.what == What::Held { "" } else { " (gone)" };
-    let mut rows = vec![row("by", &format!("'{}', process {}{there}, run {}", left.user, left.pid, left.run), "")];
+    let fleet = left.fleet_run.as_deref().map(|run| format!(" of fleet run {run}")).unwrap_or_default();
+    let by = format!("'{}', process {}{there}, run {}{fleet}", left.user, left.pid, left.run);
+    let mut rows = vec![row("by", &by, "")];
     if let Some(reason) = left.reason.as_deref().filter(|reason| !reason.is_empty()) {
         rows.push(row("because", reason, ""));
     }
