@@ -17,7 +17,7 @@ use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use testbed::etcd::Driver;
-use testbed::host::Output;
+use testbed::host::{Host, Output};
 use testbed::{Result, process, wait};
 
 use crate::stand::{Kind, LIMIT, OBJECT, Stand, TOOL, signal_of};
@@ -25,7 +25,7 @@ use crate::{DRIVERS, full, say, story};
 
 /// What is killed at, and at which share of the calls by default: one of so many. One that is not here, and that a later libc
 /// uses in the place of one that is, shows as a row that is missing, which fails.
-const CALLS: [(&str, usize); 14] = [
+pub const CALLS: [(&str, usize); 14] = [
     ("execve", 1),
     ("openat", 5),
     ("mkdirat", 1),
@@ -180,15 +180,20 @@ fn at_each(
 fn count(stand: &mut Stand, victim: Victim) -> Result<BTreeMap<String, usize>> {
     victim.prepare(stand)?;
     let names: Vec<_> = CALLS.iter().map(|(call, _)| *call).collect();
-    let (output, said) = traced(stand, victim, &[&format!("--trace={}", names.join(","))])?;
+    let (output, said) = traced(stand.site.host(0), victim.arguments(), &[&format!("--trace={}", names.join(","))])?;
     ensure!(output.code() == Some(0), "an undisturbed {}: {output}", victim.name());
+    Ok(calls(&said))
+}
+
+/// How many calls of each kind strace has seen.
+pub fn calls(said: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in said.lines() {
         if let Some((name, _)) = line.split_once('(') {
             *counts.entry(name.to_owned()).or_default() += 1;
         }
     }
-    Ok(counts)
+    counts
 }
 
 /// Where the host was when it was killed.
@@ -206,7 +211,7 @@ enum Killed {
 fn kill_at(stand: &mut Stand, victim: Victim, call: &str, number: usize) -> Result<Killed> {
     victim.prepare(stand)?;
     let inject = format!("--inject={call}:signal=KILL:when={number}");
-    let (output, said) = traced(stand, victim, &[&format!("--trace={call}"), &inject])?;
+    let (output, said) = traced(stand.site.host(0), victim.arguments(), &[&format!("--trace={call}"), &inject])?;
     if signal_of(&output).is_none() {
         ensure!(output.code() == Some(0), "not killed, and not well: {output}");
         return Ok(Killed::No);
@@ -236,12 +241,12 @@ fn brought_back(stand: &Stand) -> Result<()> {
     stand.serves()
 }
 
-/// One under strace with these arguments; its output, and strace's.
-fn traced(stand: &Stand, victim: Victim, strace: &[&str]) -> Result<(Output, String)> {
+/// The product on this host with these arguments, under strace with those; its output, and strace's.
+pub fn traced(host: &Host, arguments: &str, strace: &[&str]) -> Result<(Output, String)> {
     let stopped = "kill -STOP $$; exec \"$@\"";
     let mut command = vec!["sh", "-c", stopped, "sh", TOOL];
-    command.extend(victim.arguments().split_whitespace());
-    let mut run = stand.site.host(0).spawn(&command)?;
+    command.extend(arguments.split_whitespace());
+    let mut run = host.spawn(&command)?;
     let pid = run.pid()?;
     wait::until("the run to stand at its beginning", LIMIT, || Ok(is_stopped(pid)))?;
     let log = tempfile::NamedTempFile::new().context("cannot make a file for strace")?;

@@ -5,6 +5,7 @@
 //! - `faults`: how each fault is brought about;
 //! - `judge`: one cell, and what must hold after it whatever went wrong;
 //! - `stand`: a host with all around it, brought to a good state before each cell;
+//! - `shop`: the same for pools that HAProxy itself keeps, with faults of its own;
 //! - `effects`: SIGKILL at each system call by which a run has an effect, or learns of one.
 //!
 //! By default the critical cells are run, and some of the kills; with `MATRIX=full` (`tests/run --full`) all of them.
@@ -17,6 +18,7 @@ mod effects;
 mod faults;
 mod judge;
 mod phases;
+mod shop;
 mod stand;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,7 +1,6 @@
 //! One host with its load balancers, its etcd and its poolcounterd, shared by many cells: brought to a good state before each
 //! of them, and looked at to see that it is one.
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use testbed::etcd::{Driver, Etcd};
-use testbed::host::{Output, Running};
-use testbed::poolcounterd::{self, Poolcounterd};
+use testbed::host::{Host, Output, Running};
+use testbed::poolcounterd::Poolcounterd;
 use testbed::pybal::{Fault as LbFault, Health};
 use testbed::site::{POOL, Site, UNIT};
 use testbed::{Result, load, wait};
@@ -30,7 +29,7 @@ const FOLDER: &str = "/var/lib/safe-service-restart";
 
 /// PHP-FPM with moods: `fail` and `hang` before it starts, `slow` for a start of two seconds, `die` right after it is ready.
 /// Without a start limit, since one host is restarted many times a minute.
-const MOODS: &str = r#"[Unit]
+pub const MOODS: &str = r#"[Unit]
 StartLimitIntervalSec=0
 [Service]
 TimeoutStartSec=5
@@ -39,7 +38,7 @@ ExecStartPost=/bin/bash -c 'if grep -qs die /run/mood; then (sleep 0.15; kill -K
 "#;
 
 /// Puts the host right, as root on it: no mood, no journal, PHP-FPM runs.
-const MEND: &str = r#"rm -f /run/mood
+pub const MEND: &str = r#"rm -f /run/mood
 while mountpoint -q /var/lib/safe-service-restart; do umount -l /var/lib/safe-service-restart; done
 rm -rf /var/lib/safe-service-restart
 systemctl reset-failed php8.2-fpm; systemctl start php8.2-fpm"#;
@@ -74,6 +73,22 @@ impl Seen {
     /// Whether a journal is there.
     pub fn journal(&self) -> bool {
         self.files.iter().any(|name| name == "journal.json")
+    }
+
+    /// What a host looks like.
+    pub fn of(host: &Host) -> Result<Self> {
+        let text = host.exec(&["bash", "-c", LOOK])?.success()?;
+        let lines: Vec<&str> = text.lines().collect();
+        // systemctl prints properties in an order of its own.
+        let stopped = lines.iter().skip(1).find_map(|line| line.parse::<u64>().ok()).unwrap_or_default();
+        let invocation = lines.iter().skip(1).find(|line| line.len() == 32).unwrap_or(&"").to_string();
+        let active = lines.iter().skip(1).find(|line| line.parse::<u64>().is_err() && line.len() != 32);
+        Ok(Self {
+            files: lines.first().unwrap_or(&"").split_whitespace().map(str::to_owned).collect(),
+            invocation,
+            active: active.unwrap_or(&"").to_string(),
+            stopped: Duration::from_micros(stopped),
+        })
     }
 }
 
@@ -197,18 +212,7 @@ impl Stand {
 
     /// What the host looks like.
     pub fn look(&self) -> Result<Seen> {
-        let text = self.site.host(0).exec(&["bash", "-c", LOOK])?.success()?;
-        let lines: Vec<&str> = text.lines().collect();
-        // systemctl prints properties in an order of its own.
-        let stopped = lines.iter().skip(1).find_map(|line| line.parse::<u64>().ok()).unwrap_or_default();
-        let invocation = lines.iter().skip(1).find(|line| line.len() == 32).unwrap_or(&"").to_string();
-        let active = lines.iter().skip(1).find(|line| line.parse::<u64>().is_err() && line.len() != 32);
-        Ok(Seen {
-            files: lines.first().unwrap_or(&"").split_whitespace().map(str::to_owned).collect(),
-            invocation,
-            active: active.unwrap_or(&"").to_string(),
-            stopped: Duration::from_micros(stopped),
-        })
+        Seen::of(self.site.host(0))
     }
 
     /// PHP-FPM answers, through the host's own web server.
@@ -267,12 +271,7 @@ impl Stand {
 
     /// Takes the one slot, as another host would.
     pub fn take_slot(&mut self) -> Result<()> {
-        let mut stream = TcpStream::connect(self.poolcounter.address().port(poolcounterd::PORT))?;
-        stream.write_all(b"ACQ4ME ServiceRestarter::eqiad::appservers 1 100 60\n")?;
-        let mut answer = [0; 7];
-        stream.read_exact(&mut answer)?;
-        ensure!(&answer == b"LOCKED\n", "poolcounterd grants no slot");
-        self.holder = Some(stream);
+        self.holder = Some(self.poolcounter.take("ServiceRestarter::eqiad::appservers")?);
         Ok(())
     }
 

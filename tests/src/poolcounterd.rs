@@ -1,9 +1,10 @@
 //! A real poolcounterd, which grants slots. It keeps everything in memory: killed, every slot is gone.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -78,6 +79,17 @@ impl Poolcounterd {
             self.daemon = Some(wait::until_some(&what, BIND_LIMIT, || self.launch(TRY_LIMIT).map(Some))?);
         }
         Ok(())
+    }
+
+    /// Takes the one slot of this limit, as another host would, until the connection is dropped.
+    pub fn take(&self, limit: &str) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address.port(PORT))?;
+        // At once: it takes what it reads for a whole line.
+        stream.write_all(format!("ACQ4ME {limit} 1 100 60\n").as_bytes())?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)?;
+        ensure!(&answer == b"LOCKED\n", "poolcounterd grants no slot of '{limit}'");
+        Ok(stream)
     }
 
     fn running(&mut self) -> Result<&mut Daemon> {

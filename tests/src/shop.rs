@@ -22,6 +22,8 @@ pub const WEIGHT: u32 = 10;
 
 /// Where the runtime API listens on a HAProxy's address.
 const API_PORT: u16 = 9999;
+/// The level that takes orders.
+const ADMIN: &str = "admin";
 const SERVED_LIMIT: Duration = Duration::from_secs(30);
 
 /// A HAProxy, with all that its configuration is made of.
@@ -29,7 +31,7 @@ struct Proxy {
     address: Address,
     servers: Vec<(String, SocketAddr)>,
     level: &'static str,
-    checks: bool,
+    down: bool,
     haproxy: Haproxy,
 }
 
@@ -100,10 +102,20 @@ impl Shop {
         proxy.configure()
     }
 
-    /// Reloads a HAProxy so that it checks its servers' health, or does not. State is forgotten.
-    pub fn checks(&mut self, proxy: usize, checks: bool) -> Result<()> {
+    /// Reloads a HAProxy so that it checks the health of the first host, at a port where nobody listens. State is forgotten.
+    pub fn down(&mut self, proxy: usize) -> Result<()> {
+        self.proxies[proxy].down = true;
+        self.proxies[proxy].configure()?;
+        wait::until("the health check to fail", SERVED_LIMIT, || Ok(self.server(proxy, 0)?.status == "DOWN"))
+    }
+
+    /// Takes back what [`level`](Self::level) and [`down`](Self::down) did; nothing is forgotten where there is nothing to do.
+    pub fn mend(&mut self, proxy: usize) -> Result<()> {
         let proxy = &mut self.proxies[proxy];
-        proxy.checks = checks;
+        if proxy.level == ADMIN && !proxy.down {
+            return Ok(());
+        }
+        (proxy.level, proxy.down) = (ADMIN, false);
         proxy.configure()
     }
 
@@ -155,13 +167,13 @@ impl Shop {
 
 impl Proxy {
     fn start(address: Address, servers: Vec<(String, SocketAddr)>) -> Result<Self> {
-        let (level, checks) = ("admin", false);
-        let haproxy = Haproxy::start_with(&sections(&address, &servers, level, checks))?;
-        Ok(Self { address, servers, level, checks, haproxy })
+        let (level, down) = (ADMIN, false);
+        let haproxy = Haproxy::start_with(&sections(&address, &servers, level, down))?;
+        Ok(Self { address, servers, level, down, haproxy })
     }
 
     fn sections(&self) -> String {
-        sections(&self.address, &self.servers, self.level, self.checks)
+        sections(&self.address, &self.servers, self.level, self.down)
     }
 
     fn configure(&mut self) -> Result<()> {
@@ -171,7 +183,7 @@ impl Proxy {
 }
 
 /// Everything below the beginning of `global`. A request is never repeated, so that one that is lost shows.
-fn sections(address: &Address, servers: &[(String, SocketAddr)], level: &str, checks: bool) -> String {
+fn sections(address: &Address, servers: &[(String, SocketAddr)], level: &str, down: bool) -> String {
     let mut text = format!(
         "  stats socket ipv4@{} level {level}\n\
          defaults\n\
@@ -188,8 +200,8 @@ fn sections(address: &Address, servers: &[(String, SocketAddr)], level: &str, ch
         address.port(API_PORT),
         address.port(80),
     );
-    let check = if checks { " check inter 100ms fall 1 rise 1" } else { "" };
-    for (name, server) in servers {
+    for (place, (name, server)) in servers.iter().enumerate() {
+        let check = if down && place == 0 { " check port 2 inter 100ms fall 1" } else { "" };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  server {name} {server} weight {WEIGHT}{check}");
     }

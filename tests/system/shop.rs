@@ -231,6 +231,19 @@ fn a_held_host_that_haproxy_forgot_is_said_until_its_unit_runs() -> Result<()> {
     Ok(())
 }
 
+/// The other one serves nobody, so that this one has to stay.
+#[test]
+fn a_server_that_is_down_counts_as_not_pooled() -> Result<()> {
+    let mut shop = shop(1)?;
+    let before = php(&shop, 1)?;
+    shop.down(0)?;
+    let run = start(&shop, 1, &[])?.wait(LIMIT)?;
+    expect(&run, 75);
+    says(&run, "would leave 0 of 2 hosts in 'web'");
+    assert_eq!(php(&shop, 1)?, before, "{run}");
+    Ok(())
+}
+
 #[test]
 fn a_limit_takes_poolcounter() -> Result<()> {
     let shop = shop(1)?;

@@ -59,7 +59,7 @@ impl Settings {
             Config::Etcd(parsed) => Self::of(parsed, config, home, read),
             Config::Haproxy { .. } => {
                 let what =
-                    format!("'driver: {HAPROXY}' knows no clusters and no data centres, and so no hosts of these");
+                    format!("'driver: {HAPROXY}' keeps no list of a cluster's hosts: name them with --hosts FILE");
                 Err(Invalid::new(config, what).into())
             }
         }
@@ -288,6 +288,12 @@ mod tests {
             include_str!("../tests/ca.pem")
         );
         assert!(load(&[(CONFIG, ""), rc, (crate::tls::SYSTEM_CA, &bundle)]).0.is_ok());
+    }
+
+    #[test]
+    fn haproxy_is_no_etcd() {
+        let error = load(&[(CONFIG, "driver: haproxy")]).0.unwrap_err();
+        assert!(error.ends_with("keeps no list of a cluster's hosts: name them with --hosts FILE"), "{error}");
     }
 
     #[test]

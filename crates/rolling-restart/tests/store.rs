@@ -173,3 +173,14 @@ rolling-restart: error: ended with 69: no host was touched
 
 "#]]);
 }
+
+#[test]
+fn where_haproxy_keeps_the_pools_the_hosts_have_to_be_named() {
+    let folder = configuration(Driver::V2, "http://127.0.0.1:1");
+    fs::write(folder.path().join("config.yaml"), "driver: haproxy\n").unwrap();
+    dry_run(&folder, "appserver lab").assert().code(78).stderr_eq(str![[r#"
+rolling-restart: error: '[..]/config.yaml': 'driver: haproxy' keeps no list of a cluster's hosts: name them with --hosts FILE
+rolling-restart: error: ended with 78: no host was touched
+
+"#]]);
+}
