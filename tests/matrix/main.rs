@@ -9,7 +9,8 @@
 //! - `effects`: SIGKILL at each system call by which a run has an effect, or learns of one.
 //!
 //! By default the critical cells are run, and some of the kills; with `MATRIX=full` (`tests/run --full`) all of them.
-//! `MATRIX_ONLY=TEXT` runs the cells whose line has this text: `MATRIX_ONLY='etcd3 SIGKILL drain'`.
+//! `MATRIX_ONLY=TEXT` runs the cells whose line has this text: `MATRIX_ONLY='etcd3 SIGKILL drain'`, or `'haproxy SIGKILL drain'` of the
+//! test in `shop` alone.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn without_revisions_neither_of_two_that_leave_at_once_is_taken_for_the_first() {
+        let before = nodes(&[(Pooled::Yes, 0), (Pooled::Yes, 0), (Pooled::Yes, 0)]);
+        let nodes = nodes(&[(Pooled::No, 0), (Pooled::No, 0), (Pooled::Yes, 0)]);
+        for place in 0..2 {
+            assert_eq!(Census::at(&nodes, &before, &nodes[place].id.host, 0), Census { pooled: 1, total: 3 });
+        }
+    }
+
+    #[test]
     fn a_later_change_of_what_was_out_already_is_no_depool() {
         // We wrote at 10; then somebody gave new weights to us, and to one that was out for long.
         let before = nodes(&[(Pooled::Yes, 1), (Pooled::No, 2), (Pooled::Yes, 3)]);

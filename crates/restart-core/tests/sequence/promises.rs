@@ -123,9 +123,10 @@ proptest! {
     fn the_exit_code_tells_the_truth_and_no_operator_is_overwritten(
         mishaps in prop::collection::vec((prop::sample::select(&MOMENTS[..]), 0_u64..4000, mishap()), 0..=3),
         fails in any::<bool>(),
+        revisions in any::<bool>(),
     ) {
         let mut scene = Scene::new().unit("php", if fails { Unit::DiesAfter(ms(200)) } else { Unit::Good });
-        scene = scene.with(|world| world.balancers_must_be_out = false);
+        scene = scene.with(|world| world.balancers_must_be_out = false).with(|world| world.has_revisions = revisions);
         for (moment, delay, mishap) in mishaps {
             // The one moment that no check can come after: the store has been read, systemctl is being started.
             if moment == "before restart php.service" && matches!(mishap, Mishap::OperatorPools) {
@@ -150,9 +151,10 @@ proptest! {
         mishaps in prop::collection::vec((prop::sample::select(&MOMENTS[..]), mishap()), 0..=2),
         death in prop::sample::select(&MOMENTS[..]),
         fails in any::<bool>(),
+        revisions in any::<bool>(),
     ) {
         let mut scene = Scene::new().unit("php", if fails { Unit::Fails } else { Unit::Good });
-        scene = scene.with(|world| world.balancers_must_be_out = false);
+        scene = scene.with(|world| world.balancers_must_be_out = false).with(|world| world.has_revisions = revisions);
         for (moment, mishap) in mishaps {
             if moment == "before restart php.service" && matches!(mishap, Mishap::OperatorPools) {
                 continue;

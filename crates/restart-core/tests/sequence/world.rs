@@ -143,6 +143,8 @@ pub struct World {
     pub run: String,
     /// Each of our writes by its revision, where writes leave a mark; without, only their bytes tell them from another's.
     pub marks: Option<BTreeMap<u64, String>>,
+    /// Whether the store has revisions. One that has none, as HAProxy, keeps for each node what `pooled` is and nothing else.
+    pub has_revisions: bool,
     /// What is out because of us.
     pub ours: BTreeSet<String>,
     /// An operator's `--pool`, which may put back what was his.
@@ -343,7 +345,7 @@ impl World {
     /// The write that was lost on the way arrives.
     pub fn land(&mut self) {
         let Some(write) = self.late.take() else { return };
-        if self.get(&write.found.id).is_some_and(|now| now.revision == write.found.revision) {
+        if self.get(&write.found.id).as_ref() == Some(&write.found) {
             self.touched = self.now;
             let pooling = std::mem::replace(&mut self.pooling, true);
             self.make(&write);
@@ -353,7 +355,10 @@ impl World {
 
     /// One of our writes is made.
     fn make(&mut self, write: &Write) -> Node {
-        let rest = write.value.split_once(' ').unwrap().1.to_owned();
+        let rest = match self.objects.get(&write.found.id) {
+            Some(object) if !self.has_revisions => object.rest.clone(),
+            _ => write.value.split_once(' ').unwrap().1.to_owned(),
+        };
         let node = self.put(&write.found.id, write.pooled, rest, Some(write.found.pooled));
         if let Some(marks) = &mut self.marks {
             marks.insert(node.revision, write.run.clone());
@@ -382,13 +387,17 @@ impl World {
         let object = Object { pooled, rest, revision: self.revision, changed: (self.now, before) };
         let node = Node { id: id.clone(), pooled, value: object.value(), revision: self.revision };
         self.objects.insert(id.clone(), object);
-        self.history.push(node.clone());
-        node
+        self.history.push(node);
+        self.get(id).unwrap()
     }
 
     fn get(&self, id: &NodeId) -> Option<Node> {
         let object = self.objects.get(id)?;
-        Some(Node { id: id.clone(), pooled: object.pooled, value: object.value(), revision: object.revision })
+        let (value, revision) = match self.has_revisions {
+            true => (object.value(), object.revision),
+            false => (format!("{} -", object.pooled), 0),
+        };
+        Some(Node { id: id.clone(), pooled: object.pooled, value, revision })
     }
 
     /// What a load balancer that follows the store with `delay` says now.
@@ -495,6 +504,10 @@ impl PoolStore for Handle {
         self.0.borrow().store_kind
     }
 
+    fn has_revisions(&self) -> bool {
+        self.0.borrow().has_revisions
+    }
+
     fn no_longer_counts(&mut self, limit: &str, _: &Fqdn) -> Result<(), StoreError> {
         let mut world = self.0.borrow_mut();
         world.event("no longer counts");
@@ -536,7 +549,7 @@ impl PoolStore for Handle {
             world.event("lost");
             return Err(WriteError::Unknown(StoreError::Unreachable("timed out".to_owned())));
         }
-        if world.get(&write.found.id).is_none_or(|now| now.revision != write.found.revision) {
+        if world.get(&write.found.id).as_ref() != Some(&write.found) {
             return Err(WriteError::Conflict);
         }
         let written = world.make(write);
@@ -553,8 +566,13 @@ impl PoolStore for Handle {
         let mut world = self.0.borrow_mut();
         world.look()?;
         // What has not changed since needs no history.
-        if world.get(&write.found.id).is_some_and(|now| now.revision == write.found.revision) {
+        let now = world.get(&write.found.id);
+        if now.as_ref() == Some(&write.found) {
             return Ok(Fate::NotMade);
+        }
+        if !world.has_revisions {
+            // All that it can tell is what stands there.
+            return Ok(now.filter(|now| now.value == write.value).map_or(Fate::NotMade, Fate::Made));
         }
         if world.history_gone {
             return Ok(Fate::Unclear("etcd no longer has the history".to_owned()));
@@ -877,6 +895,7 @@ impl Scene {
             now: ms(1_000_000),
             objects: BTreeMap::new(),
             revision: 10,
+            has_revisions: true,
             history: Vec::new(),
             history_gone: false,
             damaged: Vec::new(),
