@@ -31,7 +31,7 @@ pub struct Cli {
     first: String,
 
     /// Restart when so many megabytes of opcache are free, or fewer; 0 does nothing at all
-    #[arg(value_name = "MIN_OPCACHE_FREE_MB", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "MIN_OPCACHE_FREE_MB", required_unless_present = "all")]
     second: Option<String>,
 
     /// The unit; none with --all.
@@ -133,6 +133,11 @@ impl Cli {
         let mut cli = Self::try_parse_from(arguments)?;
         let limit = match cli.second.take() {
             None => cli.first.clone(),
+            Some(_) if cli.all => {
+                // clap would name the second, which is the one that has to be there.
+                let message = "the argument '--all' cannot be used with '<SERVICE>'";
+                return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+            }
             Some(limit) => {
                 let unit = UnitName::new(cli.first.clone());
                 cli.service = Some(unit.map_err(|error| wrong(&cli.first, "SERVICE", &error.to_string()))?);

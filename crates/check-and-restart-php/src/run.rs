@@ -64,8 +64,9 @@ fn refuse(error: &clap::Error) -> Exit {
     let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if !is_asked_for && std::env::args_os().any(|argument| argument == "--check") {
         let words = error.to_string();
-        let first = words.lines().next().unwrap_or_default();
-        let _ = output::print(&nagios::unknown(first.trim_start_matches("error: ")));
+        // What is wrong comes first, with a line for each argument where several are; then how it is meant.
+        let wrong: Vec<&str> = words.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let _ = output::print(&nagios::unknown(wrong.join(" ").trim_start_matches("error: ")));
         return Exit::from(NAGIOS_UNKNOWN);
     }
     // A reader that has gone is no reason to fail.
@@ -185,7 +186,9 @@ impl Run<'_> {
         };
         match history::add(path, &report.unit, opcache, self.now, !self.cli.dry_run) {
             Ok(samples) => report.outlook = Some(outlook(&samples)),
-            Err(failure) => report.failures.push(failure),
+            // A monitor finds it in its line.
+            Err(failure) if self.cli.check => report.failures.push(failure),
+            Err(failure) => fail(report, failure),
         }
     }
 

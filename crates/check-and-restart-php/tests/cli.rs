@@ -154,7 +154,7 @@ fn a_unit_beside_all_is_refused() {
         .assert()
         .code(2)
         .stderr_eq(str![[r#"
-error: the argument '--all' cannot be used with '[MIN_OPCACHE_FREE_MB]'
+error: the argument '--all' cannot be used with '<SERVICE>'
 
 Usage: check-and-restart-php [OPTIONS] SERVICE MIN_OPCACHE_FREE_MB
        check-and-restart-php [OPTIONS] --all MIN_OPCACHE_FREE_MB
@@ -204,6 +204,14 @@ UNKNOWN: unexpected argument '--no-such' found
         .code(3)
         .stdout_eq(str![[r#"
 UNKNOWN: the argument '--check' cannot be used with '--json'
+
+"#]])
+        .stderr_eq("");
+    tool(&["--check"])
+        .assert()
+        .code(3)
+        .stdout_eq(str![[r#"
+UNKNOWN: the following required arguments were not provided: <SERVICE> <MIN_OPCACHE_FREE_MB>
 
 "#]])
         .stderr_eq("");

@@ -81,6 +81,23 @@ fn a_monitor_changes_nothing_and_needs_no_root() -> Result<()> {
 }
 
 #[test]
+fn readings_that_cannot_be_kept_are_said_and_keep_nothing_from_being_done() -> Result<()> {
+    let host = boot()?;
+    let history = ["--history", "/tmp/opcache.history"];
+    let words = "cannot use '/tmp' for the readings of the past: others can write to it";
+    let output = tool(&host, &[&history[..], &[UNIT, "8"]].concat())?;
+    expect(&output, 77, words);
+    assert_eq!(output.stderr.matches(words).count(), 1, "{output}");
+    let check = tool(&host, &[&["--check"], &history[..], &[UNIT, "8"]].concat())?;
+    expect(&check, 3, words);
+    assert_eq!(check.stderr, "", "{check}");
+    fill(&host)?;
+    expect(&tool(&host, &[&history[..], &[UNIT, "8"]].concat())?, 77, "; restarted");
+    assert_eq!(asked(&host)?.len(), 1);
+    Ok(())
+}
+
+#[test]
 fn all_looks_at_every_enabled_unit() -> Result<()> {
     let host = boot()?;
     let second = "[global]\ndaemonize = no\n[www]\nuser = www-data\nlisten = /run/php/second.sock\npm = static\npm.max_children = 1\n";
