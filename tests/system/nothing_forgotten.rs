@@ -76,6 +76,12 @@ fn the_next_run_finishes_what_a_killed_one_left() -> Result<()> {
     let site = site().boot()?;
     killed_after(&site, "for requests in flight")?;
     let before = php(&site)?;
+    let plan = restart(&site, &["--dry-run"])?;
+    expect(&plan, 0);
+    says(&plan, "that would be finished first");
+    says(&plan, "because of an earlier run");
+    assert!(plan.stdout.contains("would repool "), "{plan}");
+    assert!(!plan.stderr.contains("stays so"), "{plan}");
     expect(&restart(&site, &[])?, 0);
     assert_ne!(php(&site)?, before);
     assert!(!has_journal(&site)?);

@@ -171,7 +171,9 @@ impl Run<'_> {
         if let Some(left) = left.as_ref().filter(|left| left.phase != Phase::Held && self.work == Work::Safe) {
             log::warn!("run {} died with this host out of its pools: that would be finished first", left.run);
         }
-        let left = left.filter(|left| left.phase == Phase::Held || self.work != Work::Safe);
+        // Seen as it stands: what is out because of that run is not said to stay so. With no pool named there is nothing to show it in.
+        let left =
+            left.filter(|left| left.phase == Phase::Held || self.work != Work::Safe || !self.cli.pools.is_empty());
         let settings = Settings::load(self.cli, self.work, self.origin()?, left)?;
         self.with_parts(settings, stop, &mut NoJournal, |job, parts| sequence::plan(job, self.purpose(), parts))
     }
