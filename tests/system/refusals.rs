@@ -135,6 +135,15 @@ fn a_host_without_any_of_the_files_has_no_pool_to_leave() -> Result<()> {
     let host = site.host(0);
     host.exec(&["rm", "-rf", "/etc/conftool", "/etc/wikimedia-cluster"])?.success()?;
     let before = php(&site)?;
+    // A limit has nothing to be counted in, and is not forgotten for that.
+    for limit in ["3", "10%"] {
+        for more in [&["--dry-run"][..], &[]] {
+            let refused = run(host, &[&["--services", UNIT, "--max-concurrency", limit], more].concat())?;
+            expect(&refused, 78);
+            says(&refused, "name the pools, or leave the limit out");
+        }
+    }
+    assert_eq!(php(&site)?, before);
     let output = run(host, &["--services", UNIT])?;
     expect(&output, 0);
     says(&output, "no pool to leave");

@@ -90,6 +90,7 @@ impl Settings {
                 return Err(configuration(message));
             }
             must_have_no_pools(cli)?;
+            must_have_no_limit(cli)?;
             return Ok(Self { job, store: None, slots: None });
         }
         if let Some(left) = &left {
@@ -313,6 +314,18 @@ fn must_have_no_pools(cli: &Cli) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A limit has the name of its pools, and a share is one of the hosts in them. It is never "no limit".
+fn must_have_no_limit(cli: &Cli) -> Result<(), Failure> {
+    if cli.max_concurrency == Share::Count(0) {
+        return Ok(());
+    }
+    Err(configuration(format!(
+        "at most {} at once (--max-concurrency or 'max_concurrency'), and no pool is named in which to count them: name the pools, or \
+         leave the limit out",
+        cli.max_concurrency
+    )))
 }
 
 /// Whether something is there, also if it cannot be looked at, and also a link that leads nowhere.
