@@ -177,8 +177,10 @@ fn units(asked: &Asked, file: &File, systemctl: &mut Systemctl) -> Result<Vec<Un
         Failure::new(ExitCode::Unreachable, format!("cannot find out which units are enabled: {error}"))
     })?;
     if enabled.is_empty() {
-        let message =
-            format!("no unit '{UNITS}' is enabled on this host: name them, as 'services' in '{}'", file::PATH);
+        let message = format!(
+            "no unit '{UNITS}' is enabled on this host: name them, by --services or as 'services' in '{}'",
+            file::PATH
+        );
         return Err(Failure::new(ExitCode::Configuration, message));
     }
     Ok(enabled)
