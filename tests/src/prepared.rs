@@ -32,6 +32,13 @@ pub fn conftool(program: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The folder with the programs of sudo-rs: `sudo` and `visudo`.
+pub fn sudo_rs() -> Result<PathBuf> {
+    let folder = Path::new(CACHE).join("sudo-rs/bin");
+    ensure!(folder.is_dir(), "no '{}': run tests/prepare", folder.display());
+    Ok(folder)
+}
+
 /// A binary of this workspace, built in the same profile as the running test or demo: `target/PROFILE/NAME`.
 pub fn product_binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find the running executable")?;

@@ -1,9 +1,10 @@
-//! The deploy user's way in: sudo with the shipped rule. What it allows runs, and nothing else does, whatever the caller adds.
+//! The deploy user's way in: sudo with the shipped rule, and sudo-rs with the same. What it allows runs, and nothing else does,
+//! whatever the caller adds.
 
-use testbed::Result;
 use testbed::conftool::HostFile;
 use testbed::host::Output;
 use testbed::site::Site;
+use testbed::{Result, prepared};
 
 use crate::{expect, field, php, says};
 
@@ -11,15 +12,36 @@ const RULE: &str = include_str!("../../sudoers.d/restart-php-fpm");
 /// The user that the shipped rule is for.
 const DEPLOYER: &str = "mwdeploy";
 const RESTART: &str = "/usr/sbin/restart-php-fpm";
+/// Where a host finds the programs of sudo-rs, to put them in the place of sudo's.
+const SUDO_RS: &str = "/usr/lib/sudo-rs";
 
 fn site() -> Result<Site> {
-    let site = crate::php::site()
-        .each_host(|host| host.files([HostFile::new("/etc/sudoers.d/restart-php-fpm", RULE).mode(0o440)]));
+    let sudo_rs = prepared::sudo_rs()?;
+    let site = crate::php::site().each_host(move |host| {
+        host.files([HostFile::new("/etc/sudoers.d/restart-php-fpm", RULE).mode(0o440)])
+            .bind_read_only(&sudo_rs, SUDO_RS)
+    });
     let site = site.boot()?;
     let host = site.host(0);
     host.exec(&["useradd", "--create-home", DEPLOYER])?.success()?;
     host.exec(&["ln", "-s", "restart-php-fpm", "/usr/sbin/restart-php-fpm-all"])?.success()?;
     host.exec(&["visudo", "--check", "--strict"])?.success()?;
+    Ok(site)
+}
+
+/// The same host with sudo-rs in the place of sudo.
+fn with_sudo_rs() -> Result<Site> {
+    let site = site()?;
+    let host = site.host(0);
+    for (mode, name, path) in [("4755", "sudo", "/usr/bin/sudo"), ("755", "visudo", "/usr/sbin/visudo")] {
+        host.exec(&["install", "-m", mode, &format!("{SUDO_RS}/{name}"), path])?.success()?;
+    }
+    let version = host.exec(&["sudo", "--version"])?;
+    assert!(version.stdout.starts_with("sudo-rs "), "{version}");
+    // Its own does not look into the files that one includes.
+    for file in ["/etc/sudoers", "/etc/sudoers.d/restart-php-fpm"] {
+        host.exec(&["visudo", "--check", "--strict", "--file", file])?.success()?;
+    }
     Ok(site)
 }
 
@@ -30,7 +52,10 @@ fn deployer(site: &Site, script: &str) -> Result<Output> {
 
 #[test]
 fn what_the_deploy_tool_says_runs_as_root() -> Result<()> {
-    let site = site()?;
+    what_is_allowed_runs(&site()?)
+}
+
+fn what_is_allowed_runs(site: &Site) -> Result<()> {
     let forms = [
         format!("sudo -n {RESTART}"),
         // These very words are the deploy tool's.
@@ -39,13 +64,13 @@ fn what_the_deploy_tool_says_runs_as_root() -> Result<()> {
         format!("sudo -n {RESTART}-all --force"),
     ];
     for form in forms {
-        let before = php(&site)?;
-        let run = deployer(&site, &form)?;
+        let before = php(site)?;
+        let run = deployer(site, &form)?;
         expect(&run, 0);
-        assert_ne!(php(&site)?, before, "not restarted: {run}");
+        assert_ne!(php(site)?, before, "not restarted: {run}");
     }
     let request = format!(r#"echo '{{"run": "r1", "reason": "wmf.5"}}' | sudo -n {RESTART} --request -"#);
-    let run = deployer(&site, &request)?;
+    let run = deployer(site, &request)?;
     expect(&run, 0);
     assert_eq!((field(&run, "user"), field(&run, "fleet_run")), (DEPLOYER.into(), "r1".into()));
     site.wait_pooled(0, true)
@@ -83,7 +108,11 @@ fn the_deploy_user_may_ask_how_things_stand_and_changes_nothing_by_it() -> Resul
 #[test]
 fn nothing_else_runs() -> Result<()> {
     let site = site()?;
-    let before = php(&site)?;
+    what_is_not_allowed_is_refused(&site)?;
+    is_refused(&site, &format!("sudo -n -E {RESTART}"))
+}
+
+fn what_is_not_allowed_is_refused(site: &Site) -> Result<()> {
     let arguments = [
         "--dry-run",
         "--dry-run /etc/shadow",
@@ -109,26 +138,40 @@ fn nothing_else_runs() -> Result<()> {
         format!("sudo -n sh -c {RESTART}"),
         format!("sudo -n LD_PRELOAD=/tmp/x.so {RESTART}"),
         format!("sudo -n PATH=/tmp {RESTART}"),
-        format!("sudo -n -E {RESTART}"),
         format!("RUST_LOG=trace sudo -n --preserve-env=RUST_LOG {RESTART}"),
         format!("sudo -n -g adm {RESTART}"),
         // A program of that name; a link would run the real one, which is allowed.
         "cp /bin/true /tmp/restart-php-fpm && sudo -n /tmp/restart-php-fpm".to_owned(),
     ]);
-    for command in refused {
-        let run = deployer(&site, &command)?;
-        assert_eq!(run.code(), Some(1), "{run}");
-        assert!(run.stderr.contains("sudo: "), "it was not sudo that refused: {run}");
-        assert_eq!(php(&site)?, before, "restarted: {run}");
-    }
+    refused.iter().try_for_each(|command| is_refused(site, command))
+}
+
+fn is_refused(site: &Site, command: &str) -> Result<()> {
+    let before = php(site)?;
+    let run = deployer(site, command)?;
+    assert_eq!(run.code(), Some(1), "{run}");
+    assert!(run.stderr.contains("sudo: "), "it was not sudo that refused: {run}");
+    assert_eq!(php(site)?, before, "restarted: {run}");
     Ok(())
+}
+
+/// One difference: it ignores -E, and says so, where sudo refuses it.
+#[test]
+fn under_sudo_rs_the_same_runs_and_nothing_else() -> Result<()> {
+    let site = with_sudo_rs()?;
+    what_is_allowed_runs(&site)?;
+    what_is_not_allowed_is_refused(&site)?;
+    nothing_gets_through(&site, "-n -E")
 }
 
 /// Not even where the site's own rules let everything through: the shipped rule says no, and the programs would remove it.
 #[test]
 fn nothing_of_the_callers_environment_gets_through() -> Result<()> {
+    nothing_gets_through(&site()?, "-n")
+}
+
+fn nothing_gets_through(site: &Site, options: &str) -> Result<()> {
     const NAMES: &str = "LD_PRELOAD PATH PYTHONPATH http_proxy https_proxy HOME RUST_LOG RUST_BACKTRACE RES_OPTIONS";
-    let site = site()?;
     let host = site.host(0);
     let lax = format!("Defaults env_keep += \"{NAMES}\"\nDefaults !env_reset\n");
     host.write("/etc/sudoers.d/a-lax-site", &lax)?;
@@ -136,10 +179,10 @@ fn nothing_of_the_callers_environment_gets_through() -> Result<()> {
     host.write("/etc/restart-php-fpm.yaml", "pools: [appservers]\nmin_pooled: 0\ngrace_period: 0.3\nsettle: 4\n")?;
     // What stands in the home folder would be read as conftool's file, and names an etcd that is not there.
     host.write("/tmp/home/.etcdrc", "host: 127.0.0.1\nport: 9\n")?;
-    let before = php(&site)?;
+    let before = php(site)?;
     let environment = "LD_PRELOAD=/tmp/none.so PATH=/tmp PYTHONPATH=/tmp http_proxy=http://127.0.0.1:9 \
                        https_proxy=http://127.0.0.1:9 HOME=/tmp/home RUST_LOG=trace RUST_BACKTRACE=1 RES_OPTIONS=debug";
-    let script = format!("export {environment}; exec /usr/bin/sudo -n {RESTART} 2>/tmp/said");
+    let script = format!("export {environment}; exec /usr/bin/sudo {options} {RESTART} 2>/tmp/said");
     let run = host.spawn(&["runuser", "-u", DEPLOYER, "--", "sh", "-c", &script])?;
     // The environment of the program itself, while it waits for the unit to settle.
     let environ = "for p in $(pgrep -x safe-service-re); do tr '\\0' '\\n' </proc/$p/environ; done; cat /tmp/said";
@@ -153,10 +196,10 @@ fn nothing_of_the_callers_environment_gets_through() -> Result<()> {
     let ended = run.wait(std::time::Duration::from_secs(60))?;
     let said = host.read("/tmp/said")?;
     expect(&ended, 0);
-    for word in ["trace: ", "debug: ", "127.0.0.1:9"] {
+    for word in ["trace: ", "debug: ", "127.0.0.1:9", "none.so"] {
         assert!(!said.contains(word), "'{word}' got through: {said}");
     }
-    assert_ne!(php(&site)?, before);
+    assert_ne!(php(site)?, before);
     Ok(())
 }
 
