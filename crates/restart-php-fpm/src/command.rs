@@ -156,3 +156,74 @@ impl Line {
         self.value(flag, path.map(|path| path.display().to_string()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::EVERY_KEY;
+
+    fn unit() -> UnitName {
+        UnitName::new("php8.2-fpm").unwrap()
+    }
+
+    /// The command line for this file and this request, in one line.
+    fn line(file: &str, request: Request) -> String {
+        let asked = Asked { request, ..Asked::default() };
+        arguments(&asked, &File::parse(file).unwrap(), &[unit()]).join(" ")
+    }
+
+    #[test]
+    fn a_file_that_names_pools_alone_waits_as_the_originals_wrapper_did() {
+        assert_eq!(
+            line("pools: [appservers]", Request::default()),
+            "--services php8.2-fpm.service --pools appservers --retries 10 --wait 5"
+        );
+    }
+
+    #[test]
+    fn every_key_of_the_file_has_its_option() {
+        assert_eq!(
+            line(EVERY_KEY, Request::default()),
+            "--services php8.2-fpm.service --pools appservers --pools api-https --max-concurrency 10% --slots etcd \
+             --poolcounter-config /etc/pc.yaml --dc eqiad --retries 7 --wait 500ms --slot-timeout 300000ms --min-pooled 3 \
+             --lb-quorum 1 --lb-timeout 30000ms --timeout 2000ms --grace-period 0ms --drain-timeout 60000ms --require-drained \
+             --settle 1000ms --ready-timeout 20000ms --lock-timeout 60000ms --catalog /etc/c.yaml --config /etc/d.yaml \
+             --host mw1.eqiad.test"
+        );
+    }
+
+    #[test]
+    fn an_emergency_waits_for_its_turn_and_nothing_else() {
+        assert_eq!(
+            line(EVERY_KEY, Request { force: true, ..Request::default() }),
+            "--services php8.2-fpm.service --pools appservers --pools api-https --max-concurrency 10% --slots etcd \
+             --poolcounter-config /etc/pc.yaml --dc eqiad --force"
+        );
+    }
+
+    /// Nobody but the pools' load balancers can be asked whether the host is drained.
+    #[test]
+    fn without_a_pool_to_leave_nothing_has_to_be_drained() {
+        assert!(!line("require_drained: true", Request::default()).contains("--require-drained"));
+    }
+
+    #[test]
+    fn what_a_fleet_tool_says_is_passed_on_and_a_reason_is_never_an_option() {
+        let request = Request { run: Some("r1".to_owned()), reason: Some("--force".to_owned()), ..Request::default() };
+        let said = arguments(&Asked::sent(request), &File::default(), &[unit()]);
+        assert!(
+            said.ends_with(&["--json", "--fleet-run", "r1", "--reason=--force"].map(ToOwned::to_owned)),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn the_status_is_asked_of_the_same_places() {
+        assert_eq!(
+            status_arguments(&File::parse(EVERY_KEY).unwrap(), &[unit()]).join(" "),
+            "--status --services php8.2-fpm.service --pools appservers --pools api-https --max-concurrency 10% --slots etcd \
+             --poolcounter-config /etc/pc.yaml --dc eqiad --timeout 2000ms --catalog /etc/c.yaml --config /etc/d.yaml \
+             --host mw1.eqiad.test --json"
+        );
+    }
+}

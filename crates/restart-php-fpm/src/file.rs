@@ -80,16 +80,14 @@ impl File {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::time::Duration;
 
     use restart_core::Share;
 
     use super::*;
 
-    #[test]
-    fn every_key() {
-        let text = "
+    pub const EVERY_KEY: &str = "
 pools: [appservers, api-https]
 services: [php8.2-fpm, php7.4-fpm.service]
 max_concurrency: 10%
@@ -114,7 +112,10 @@ dc: eqiad
 host: mw1.eqiad.test
 test: false
 ";
-        let file = File::parse(text).unwrap();
+
+    #[test]
+    fn every_key() {
+        let file = File::parse(EVERY_KEY).unwrap();
         assert_eq!(file.pools.len(), 2);
         assert_eq!(file.services[1].as_str(), "php7.4-fpm.service");
         assert_eq!(file.max_concurrency, Some(Limit(Share::Percent(10))));

@@ -121,7 +121,33 @@ fn all_looks_at_every_enabled_unit() -> Result<()> {
     Ok(())
 }
 
-/// An admin site as Puppet makes it, by nginx and the same PHP-FPM.
+/// Six hours in which a MiB went each hour, without waiting for them.
+const SIX_HOURS: &str = r#"
+cd /var/lib/check-and-restart-php
+jq -c '.units["php8.2-fpm.service"].samples |= (.[0] as $now
+  | [range(6; 0; -1) | {time: ($now.time - . * 3600), memory: ($now.memory + . * 1048576), keys: $now.keys}] + [$now])' \
+  opcache.history >edited
+cat edited >opcache.history
+rm edited
+"#;
+
+#[test]
+fn a_history_that_is_kept_says_when_the_cache_will_be_full() -> Result<()> {
+    let host = boot()?;
+    let history = ["--history", "/var/lib/check-and-restart-php/opcache.history"];
+    let look = |more: &[&str]| tool(&host, &[&history, more, &[UNIT, "1"]].concat());
+    expect(&look(&[])?, 0, "too early to say when it will be full: 1 of 3 readings");
+    host.exec(&["sh", "-ec", SIX_HOURS])?.success()?;
+    // Of 16 MiB less than 15 are free.
+    for way in ["--quiet", "--dry-run", "--check"] {
+        expect(&look(&[way])?, 0, "out of memory in about 14h at the present rate");
+    }
+    host.exec(&["systemctl", "restart", UNIT])?.success()?;
+    expect(&look(&[])?, 0, "too early to say when it will be full: 1 of 3 readings");
+    Ok(())
+}
+
+/// An admin site as Puppet makes it, by nginx and the same PHP-FPM, with a password.
 fn admin_site(host: &Host) -> Result<()> {
     let php = |body: &str| format!("<?php {body}");
     host.write("/srv/admin/opcache.php", &php("echo json_encode(opcache_get_status(false));"))?;
@@ -135,12 +161,15 @@ fn admin_site(host: &Host) -> Result<()> {
     // Its own port of this machine, which all hosts share.
     let port = host.address().port(0).ip().to_string().rsplit('.').next().unwrap().parse::<u16>()? + 20_000;
     let site = format!(
-        "server {{ listen 127.0.0.1:{port};\n{}{}{} }}\n",
+        "server {{ listen 127.0.0.1:{port}; auth_basic admin; auth_basic_user_file /etc/nginx/admin;\n{}{}{} }}\n",
         location("opcache-info", "opcache"),
         location("apcu-frag", "frag"),
         location("apcu-free", "free")
     );
     host.write("/etc/nginx/sites-enabled/admin", &site)?;
+    host.write("/etc/nginx/admin", "php7adm:{PLAIN}secret\n")?;
+    host.write("/etc/php7adm.netrc", "machine localhost login php7adm password secret\n")?;
+    host.exec(&["chmod", "600", "/etc/php7adm.netrc"])?.success()?;
     host.write("/etc/php7adm.versions", &format!("{{\"8.2\": {port}}}\n"))?;
     host.exec(&["systemctl", "restart", "nginx"])?.success()?;
     Ok(())
@@ -157,6 +186,10 @@ fn the_admin_site_is_asked_where_it_is_wanted_or_nobody_else_answers() -> Result
     expect(&output, 0, "cannot be asked itself, so its admin site is: cannot read the figures from ");
     assert!(output.stdout.contains("cleared APCu"), "{output}");
     host.exec(&["test", "-e", "/tmp/freed"])?.success()?;
+    host.write("/etc/php7adm.netrc", "machine localhost login php7adm password hunter2\n")?;
+    let refused = tool(&host, &["--admin-site", UNIT, "8"])?;
+    expect(&refused, 69, "it answers 401");
+    assert!(!format!("{refused}").contains("hunter2"), "the password is said: {refused}");
     host.exec(&["systemctl", "stop", "nginx"])?.success()?;
     let output = tool(&host, &[UNIT, "8"])?;
     expect(&output, 69, "; and from the admin site: cannot read the opcache figures at 'http://localhost:");

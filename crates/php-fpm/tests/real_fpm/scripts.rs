@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use php_fpm::fastcgi::{self, Request, Response};
-use php_fpm::{AskError, Helper, Source};
+use php_fpm::{AskError, Helper, Opcache, Source};
 use testbed::Result;
 
 use crate::fpm::{Fpm, LONG, Root, section};
@@ -152,5 +152,12 @@ fn in_a_chroot_the_script_is_looked_for_inside() -> Result<()> {
         "it answers 404, 'Primary script unknown': the pool sees '/srv/jail' alone: copy \
          '/usr/share/safe-service-restart/figures.php' to '/srv/jail/usr/share/safe-service-restart/figures.php'"
     );
+    // As it says.
+    let root = Root::new()?;
+    fs::create_dir_all(root.shared().join("jail/usr/share/safe-service-restart"))?;
+    root.write("jail/usr/share/safe-service-restart/figures.php", include_str!("../../php/figures.php"));
+    let fpm = root.start(&section("www", 1, "chroot = @/jail"), &QUIET)?;
+    let figures = Source::Helper(Helper::new(&fpm.pool("www"))).read(LONG)?;
+    assert!(matches!(figures.opcache, Opcache::On(_)), "{figures:?}");
     Ok(())
 }
