@@ -1,10 +1,13 @@
 //! Whether a restart cures: a limit that is crossed again by the cache that a restart has just emptied would restart the host every
 //! day for nothing. What was not cured is kept with the last restart, and nothing is restarted for it until the question is another
-//! one: another limit, another size of the cache, or figures that do not cross it any more. Pure; `run` asks and keeps.
+//! one: another limit, another size of the cache, or figures that do not cross it any more. Who asks something else meanwhile, as a
+//! deploy tool that demands a restart, has not answered it. Pure; `run` asks and keeps.
 
+use php_fpm::OpcacheFigures;
 use restart_core::ExitCode;
 
-use crate::verdict::{Remedy, Threshold, Verdict};
+use crate::limits::Limits;
+use crate::verdict::{Remedy, Threshold, Verdict, restarts_for};
 
 /// Marks what a restart did not cure: it is said, as the mistake of the limit that it is, and no reason for another restart.
 pub fn without_those_not_cured(mut verdict: Verdict, not_cured: &[Threshold]) -> Verdict {
@@ -21,10 +24,16 @@ pub fn without_those_not_cured(mut verdict: Verdict, not_cured: &[Threshold]) ->
     verdict
 }
 
-/// What of it still holds: limits that these figures cross.
-pub fn still_crossed(verdict: &Verdict, not_cured: &[Threshold]) -> Vec<Threshold> {
-    let crossed = |known: &&Threshold| verdict.findings.iter().any(|one| one.threshold.as_ref() == Some(*known));
-    not_cured.iter().filter(crossed).cloned().collect()
+/// What of it still holds: what these figures cross, and what these limits do not ask.
+pub fn still_known(
+    not_cured: &[Threshold],
+    verdict: &Verdict,
+    opcache: &OpcacheFigures,
+    limits: &Limits,
+) -> Vec<Threshold> {
+    let asked = restarts_for(opcache, limits);
+    let crossed = |known: &Threshold| verdict.findings.iter().any(|one| one.threshold.as_ref() == Some(known));
+    not_cured.iter().filter(|known| crossed(known) || !asked.contains(known)).cloned().collect()
 }
 
 /// What a restart has not cured, by the figures right after it: every limit for which one would be restarted again.
@@ -35,19 +44,24 @@ pub fn crossed_after(verdict: &Verdict) -> Vec<Threshold> {
 
 #[cfg(test)]
 mod tests {
+    use php_fpm::{Figures, Opcache};
+
     use super::*;
     use crate::verdict::tests::{figures, limits};
     use crate::verdict::{Level, MIB, verdict};
 
     /// So many MiB of 1024 are free, and so many keys of 32531.
-    fn judged(memory: u64, keys: u64, arguments: &str) -> Verdict {
-        let figures = figures(|opcache| {
+    fn room(memory: u64, keys: u64) -> Figures {
+        figures(|opcache| {
             opcache.free_memory = memory * MIB;
             opcache.used_memory = (1024 - memory) * MIB;
             opcache.cached_keys = opcache.max_cached_keys - keys;
-        });
+        })
+    }
+
+    fn judged(memory: u64, keys: u64, arguments: &str) -> Verdict {
         let limits = limits(arguments);
-        verdict(&figures, &limits).with_demand(&limits)
+        verdict(&room(memory, keys), &limits).with_demand(&limits)
     }
 
     #[test]
@@ -88,14 +102,32 @@ mod tests {
         assert_eq!(without_those_not_cured(all.clone(), &[]), all);
     }
 
+    /// What is still known of what was not cured, at a look at so much with these arguments.
+    fn known(not_cured: &[Threshold], memory: u64, keys: u64, arguments: &str) -> Vec<Threshold> {
+        let Opcache::On(opcache) = room(memory, keys).opcache else { panic!("it is on") };
+        still_known(not_cured, &judged(memory, keys, arguments), &opcache, &limits(arguments))
+    }
+
     #[test]
     fn it_is_forgotten_when_it_is_not_crossed_any_more() {
-        let not_cured = crossed_after(&judged(1000, 30_000, "1010 --min-free-keys 31000"));
+        const ARGUMENTS: &str = "1010 --min-free-keys 31000";
+        let not_cured = crossed_after(&judged(1000, 30_000, ARGUMENTS));
         assert_eq!(not_cured.len(), 2, "{not_cured:?}");
-        assert_eq!(still_crossed(&judged(900, 29_000, "1010 --min-free-keys 31000"), &not_cured), not_cured);
-        assert_eq!(still_crossed(&judged(1015, 29_000, "1010 --min-free-keys 31000"), &not_cured), not_cured[1..]);
-        assert_eq!(still_crossed(&judged(1015, 32_000, "1010 --min-free-keys 31000"), &not_cured), []);
-        assert_eq!(still_crossed(&judged(900, 32_000, "1000"), &not_cured), []);
+        assert_eq!(known(&not_cured, 900, 29_000, ARGUMENTS), not_cured);
+        assert_eq!(known(&not_cured, 1015, 29_000, ARGUMENTS), not_cured[1..]);
+        assert_eq!(known(&not_cured, 1015, 32_000, ARGUMENTS), []);
+    }
+
+    #[test]
+    fn it_is_not_forgotten_by_who_asks_something_else() {
+        let not_cured = crossed_after(&judged(1000, 30_000, "1010"));
+        for arguments in ["9223372036854775807", "1000", "1010 --min-free-keys 0"] {
+            assert_eq!(known(&not_cured, 1000, 30_000, arguments), not_cured, "{arguments}");
+        }
+        assert_eq!(known(&not_cured, 1015, 30_000, "9223372036854775807"), not_cured);
+        let full = [Threshold { check: "cache-full".into(), limit: 0, of: 1024 }];
+        assert_eq!(known(&full, 1015, 30_000, "1010 --cache-full warn"), full);
+        assert_eq!(known(&full, 1015, 30_000, "1010"), []);
     }
 
     #[test]

@@ -144,6 +144,19 @@ pub fn verdict(figures: &Figures, limits: &Limits) -> Verdict {
     Verdict { findings: found }
 }
 
+/// All that these limits restart for: what a cache of this size crosses that has no room left.
+pub fn restarts_for(opcache: &OpcacheFigures, limits: &Limits) -> Vec<Threshold> {
+    let full = OpcacheFigures {
+        free_memory: 0,
+        used_memory: opcache.used_memory.saturating_add(opcache.free_memory),
+        cached_keys: opcache.max_cached_keys,
+        cache_full: true,
+        ..opcache.clone()
+    };
+    let crossed = [free_memory(&full, limits), keys(&full, limits), cache_full(&full, limits)];
+    crossed.into_iter().flatten().filter_map(|finding| finding.threshold).collect()
+}
+
 /// An opcache without figures. Whoever asks how full it is expects one; an opcache that failed to start looks like one switched off.
 fn not_on(opcache: &Opcache) -> Option<Finding> {
     let why = match opcache {

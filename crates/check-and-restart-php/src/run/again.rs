@@ -26,8 +26,10 @@ impl Run<'_> {
                 log::warn!("{error}");
                 None
             });
-        let (Some(last), Some(_)) = (&report.last_restart, report.figures.as_ref().and_then(opcache)) else { return };
-        let known = cure::still_crossed(&report.verdict, &last.not_cured);
+        let (Some(last), Some(opcache)) = (&report.last_restart, report.figures.as_ref().and_then(opcache)) else {
+            return;
+        };
+        let known = cure::still_known(&last.not_cured, &report.verdict, opcache, &self.limits);
         if !self.cli.force {
             report.verdict = cure::without_those_not_cured(std::mem::take(&mut report.verdict), &known);
         }
@@ -58,10 +60,15 @@ impl Run<'_> {
                 None => log::debug!("'{}' after its restart: {}", report.unit, finding.message),
             }
         }
-        let not_cured = judged.verdict.findings.iter().filter(|finding| finding.is_not_cured);
-        let not_cured: Vec<Threshold> = not_cured.filter_map(|finding| finding.threshold.clone()).collect();
         // What could not be read again tells nothing.
-        if judged.figures.is_some() {
+        if let (Some(last), Some(opcache)) = (&report.last_restart, judged.figures.as_ref().and_then(opcache)) {
+            let mut not_cured = cure::still_known(&last.not_cured, &judged.verdict, opcache, &self.limits);
+            let found = judged.verdict.findings.iter().filter(|finding| finding.is_not_cured);
+            for threshold in found.filter_map(|finding| finding.threshold.clone()) {
+                if !not_cured.contains(&threshold) {
+                    not_cured.push(threshold);
+                }
+            }
             self.remember(report, not_cured);
         }
         report.after = Some(judged);

@@ -61,8 +61,10 @@ fn a_limit_that_a_fresh_cache_crosses_restarts_once_and_is_a_wrong_configuration
     fill(&host)?;
     expect(&tool(&host, &["--min-interval", "0", UNIT, "8"])?, 0, "restarted");
     assert_eq!(asked(&host)?.len(), 2);
-    // A demand is none.
+    // A demand is none, and answers none: it is known all the same, however often a deploy tool asks for a restart.
     expect(&tool(&host, &[UNIT, "9223372036854775807"])?, 0, "restarted");
+    expect(&tool(&host, &["--min-interval", "0", UNIT, "15"])?, 78, "not restarted: a restart does not cure it");
+    assert_eq!(asked(&host)?.len(), 3);
     Ok(())
 }
 
