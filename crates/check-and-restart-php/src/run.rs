@@ -45,6 +45,7 @@ pub fn main() -> Exit {
     // First of all, while there is one thread: nothing below can be steered through the environment.
     let environment = environment::take();
     inherited::lift_limits();
+    inherited::own_signals();
     inherited::leave_folder();
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,

@@ -6,23 +6,27 @@ use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use host::journal::Found;
 use host::logging::{self, Verbosity};
-use host::{Attempt, FolderError, Holder, HostLock, JournalFile, Look, MachineId, Signals, environment, lock, signals};
+use host::{
+    Attempt, FolderError, Holder, HostLock, JournalFile, Look, MachineId, Signals, child, environment, inherited, lock,
+    signals,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, execve, setuid};
 use restart_core::{Record, Stop as _, Stopped};
 
-const TESTS: [(&str, fn()); 13] = [
+const TESTS: [(&str, fn()); 14] = [
     ("the_environment_is_emptied_for_us_and_our_children", the_environment_is_emptied_for_us_and_our_children),
     ("the_first_signal_is_the_one_to_die_by", the_first_signal_is_the_one_to_die_by),
     ("a_second_signal_of_the_same_kind_is_noticed", a_second_signal_of_the_same_kind_is_noticed),
     ("under_nohup_a_hangup_is_ignored", under_nohup_a_hangup_is_ignored),
+    ("whatever_the_caller_made_of_signals_a_run_goes_on", whatever_the_caller_made_of_signals_a_run_goes_on),
     ("a_killed_holders_systemctl_keeps_the_lock", a_killed_holders_systemctl_keeps_the_lock),
     ("a_full_disk_leaves_the_record_before", a_full_disk_leaves_the_record_before),
     ("a_read_only_file_system_leaves_the_record_before", a_read_only_file_system_leaves_the_record_before),
@@ -41,6 +45,7 @@ fn main() {
         ["environment"] => play_environment(),
         ["odd-environment"] => play_odd_environment(),
         ["signals"] => play_signals(),
+        ["inherited-signals"] => play_inherited_signals(),
         ["hold", folder] => play_holder(Path::new(folder)),
         ["journal", folder] => play_journal(Path::new(folder)),
         ["write-on-and-on", folder] => play_writer(Path::new(folder)),
@@ -82,6 +87,19 @@ fn play_signals() {
     }
     if let Some(Stopped { signal, .. }) = signals.requested() {
         signals::raise_again(signal);
+    }
+}
+
+/// Asks a child of its own what it blocks, and then answers each line.
+fn play_inherited_signals() {
+    inherited::own_signals();
+    let asked = child::run(Command::new("/bin/grep").args(["SigBlk", "/proc/self/status"]), Duration::from_secs(60));
+    match asked {
+        Ok(finished) => print!("{}", String::from_utf8_lossy(&finished.stdout)),
+        Err(error) => println!("{error}"),
+    }
+    for _ in std::io::stdin().lines() {
+        println!("here");
     }
 }
 
@@ -283,6 +301,25 @@ fn under_nohup_a_hangup_is_ignored() {
     assert_eq!(role.look(), "None");
     role.send(Signal::SIGTERM);
     assert_eq!(role.look(), "Some(Stopped { signal: Terminate, at_once: false })");
+    assert_eq!(role.end().signal(), Some(Signal::SIGTERM as i32));
+}
+
+/// A caller that ignores the end of its children and blocks SIGTERM, and a terminal on which somebody types Ctrl-Z.
+fn whatever_the_caller_made_of_signals_a_run_goes_on() {
+    let mut command = Command::new("/usr/bin/env");
+    let program = std::env::current_exe().expect("this program");
+    command.args(["--default-signal", "--ignore-signal=CHLD", "--block-signal=TERM"]).arg(program);
+    // A group of its own in a session that has others, as a shell makes it: one without is not stopped.
+    let mut role = start(command.arg("inherited-signals").process_group(0));
+    // A child, as systemctl is one, is not stopped either: 20 to 22 are the signals of job control.
+    assert_eq!(role.line(), format!("SigBlk:\t{:016x}", 0b111 << 19));
+    for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+        role.send(signal);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", role.child.id())).expect("it runs");
+        assert!(!status.contains("State:\tT"), "{signal} stopped it: {status}");
+    }
+    assert_eq!(role.ask("are you"), "here");
+    role.send(Signal::SIGTERM);
     assert_eq!(role.end().signal(), Some(Signal::SIGTERM as i32));
 }
 

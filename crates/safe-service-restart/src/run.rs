@@ -29,6 +29,7 @@ pub fn main() -> std::process::ExitCode {
     // First of all, while there is one thread: nothing below can be steered through the environment.
     let environment = environment::take();
     inherited::lift_limits();
+    inherited::own_signals();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
