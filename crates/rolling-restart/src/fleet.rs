@@ -16,8 +16,10 @@ use signal_hook::consts::SIGCHLD;
 use crate::process::{Finished, Process};
 use crate::schedule::Place;
 
-/// Descriptors: three for each program, and some for everything else.
-const DESCRIPTORS: u64 = 3 * crate::settings::MOST_AT_ONCE as u64 + 64;
+/// Descriptors that each program takes while it runs: its two outputs.
+const FOR_EACH: u64 = 2;
+/// Descriptors for everything else, also for a program that is being started.
+const SPARE: u64 = 64;
 
 /// What a program is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +39,6 @@ pub struct Fleet {
 impl Fleet {
     /// None yet.
     pub fn new() -> io::Result<Self> {
-        allow_descriptors();
         let (ended, tell) = UnixStream::pair()?;
         ended.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGCHLD, tell)?;
@@ -117,12 +118,34 @@ impl Fleet {
     }
 }
 
-/// As many as are needed at most, if the system lets us; otherwise a program that cannot be started says so.
-fn allow_descriptors() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let wanted = DESCRIPTORS.min(hard);
-        if soft < wanted {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
-        }
+/// How many programs can run at once, up to so many: the descriptors have to suffice, and are had as far as the system lets us. Hosts
+/// that there is no descriptor for would be taken for hosts that failed.
+pub fn room(wanted: usize) -> usize {
+    let descriptors = FOR_EACH * wanted as u64 + SPARE;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    let allowed = match soft >= descriptors {
+        true => soft,
+        false => match setrlimit(Resource::RLIMIT_NOFILE, descriptors.min(hard), hard) {
+            Ok(()) => descriptors.min(hard),
+            Err(_) => soft,
+        },
+    };
+    fitting(wanted, allowed)
+}
+
+/// So many of those wanted find room within so many descriptors; one is always tried.
+fn fitting(wanted: usize, descriptors: u64) -> usize {
+    let fit = descriptors.saturating_sub(SPARE) / FOR_EACH;
+    wanted.min(usize::try_from(fit).unwrap_or(usize::MAX)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_programs_run_than_there_are_descriptors_for() {
+        assert_eq!((fitting(500, 1024), fitting(500, 1064), fitting(500, 256)), (480, 500, 96));
+        assert_eq!((fitting(5, 1024), fitting(5, 64), fitting(5, 0)), (5, 1, 1));
     }
 }

@@ -19,13 +19,13 @@ use crate::caller::Caller;
 use crate::cli::Cli;
 use crate::events::{self, Event as Told};
 use crate::file::{self, File};
-use crate::fleet::{Fleet, Job};
+use crate::fleet::{self, Fleet, Job};
 use crate::process::Finished;
 use crate::progress::Progress;
 use crate::remote::{PATH, Remote, Work};
 use crate::report::Resume;
 use crate::schedule::{Action, Ending, Event, Place, Rules, Schedule};
-use crate::settings::Settings;
+use crate::settings::{MOST_AT_ONCE, Settings};
 use crate::tally::Record;
 use crate::{hosts, plan, resume, status};
 
@@ -93,9 +93,11 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     let settings = Settings::new(cli, &load()?, caller.agent, &id);
     let settings = settings.map_err(|why| Failure::new(ExitCode::Usage, why))?;
     let hosts = hosts::find(&settings.source)?;
-    let rules = settings.rules(hosts.len());
-    if settings.is_capped(hosts.len()) {
-        log::warn!("at most {} hosts at once, whatever the batch", rules.window);
+    let most = fleet::room(MOST_AT_ONCE);
+    let rules = settings.rules(hosts.len(), most);
+    if settings.batch(hosts.len()) > most {
+        let why = if most < MOST_AT_ONCE { ": the limit of open files (ulimit -n) allows no more" } else { "" };
+        log::warn!("at most {most} hosts at once, whatever the batch{why}");
     }
     if cli.dry_run {
         print_plan(&hosts, rules, &Progress::new(&id, hosts.len(), cli.json, false))?;

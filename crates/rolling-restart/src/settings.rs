@@ -33,7 +33,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A status is told from the host's journal at once; its store and its load balancers may take a while not to answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(60);
 const GATE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// However large the share: each ssh takes some megabytes and three descriptors here.
+/// However large the share: each ssh takes some megabytes and two descriptors here.
 pub const MOST_AT_ONCE: usize = 500;
 
 /// Where the hosts come from.
@@ -150,10 +150,15 @@ impl Settings {
         })
     }
 
-    /// The rules for so many hosts.
-    pub fn rules(&self, hosts: usize) -> Rules {
+    /// How many of so many hosts are to be out at once, by what was asked for.
+    pub fn batch(&self, hosts: usize) -> usize {
+        rounded_up(self.batch, hosts).min(hosts)
+    }
+
+    /// The rules for so many hosts, of which no more than `most` can be out at once.
+    pub fn rules(&self, hosts: usize, most: usize) -> Rules {
         Rules {
-            window: rounded_up(self.batch, hosts).min(MOST_AT_ONCE),
+            window: rounded_up(self.batch, hosts).min(most),
             canaries: self.canaries as usize,
             pause: self.pause,
             gate: self.gate.is_some(),
@@ -162,11 +167,6 @@ impl Settings {
             retries: self.retries,
             retry_delay: self.retry_delay,
         }
-    }
-
-    /// What was asked for, where it is more than may be.
-    pub fn is_capped(&self, hosts: usize) -> bool {
-        rounded_up(self.batch, hosts).min(hosts) > MOST_AT_ONCE
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn without_a_word_it_is_a_tenth_at_once_behind_one_canary_and_one_failure_is_the_end() {
-        let rules = settings("appserver eqiad", "").rules(35);
+        let rules = settings("appserver eqiad", "").rules(35, MOST_AT_ONCE);
         assert_eq!((rules.window, rules.canaries, rules.max_failures, rules.max_unreachable), (4, 1, 1, 4));
         assert!(!rules.gate && rules.pause.is_zero());
     }
@@ -210,7 +210,7 @@ mod tests {
     fn an_emergency_has_no_canary_no_gate_no_pause_and_may_fail_on_a_tenth() {
         let file = "gate: 'false'\npause: 5m\ncanaries: 3\nmax_failures: 1\n";
         let settings = settings("appserver eqiad --force", file);
-        let rules = settings.rules(300);
+        let rules = settings.rules(300, MOST_AT_ONCE);
         assert_eq!((rules.window, rules.canaries, rules.max_failures), (30, 0, 30));
         assert!(!rules.gate && rules.pause.is_zero() && settings.gate.is_none());
     }
@@ -219,8 +219,8 @@ mod tests {
     fn what_is_typed_comes_before_what_stands_in_the_file() {
         let file = "batch: 5\nkey: /k\nuser: filed\nretries: 9\nmax_failures: 7\nconfig: /c\n";
         let settings = settings("a b --batch 50% --rsh /bin/rsh --user typed", file);
-        assert_eq!(settings.rules(10).window, 5);
-        assert_eq!((settings.rules(10).retries, settings.rules(10).max_failures), (9, 7));
+        assert_eq!(settings.rules(10, MOST_AT_ONCE).window, 5);
+        assert_eq!((settings.rules(10, MOST_AT_ONCE).retries, settings.rules(10, MOST_AT_ONCE).max_failures), (9, 7));
         assert_eq!(settings.way.user.as_deref(), Some("typed"));
         assert_eq!((settings.way.key, settings.way.rsh), (None, Some(vec!["/bin/rsh".to_owned()])));
         assert!(matches!(settings.source, Source::Store(place) if place.config == Path::new("/c")));
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn no_more_than_can_be_carried_are_out_at_once() {
         let settings = settings("a b --batch 100%", "");
-        assert_eq!(settings.rules(2000).window, MOST_AT_ONCE);
-        assert!(settings.is_capped(2000) && !settings.is_capped(500));
+        assert_eq!((settings.batch(2000), settings.rules(2000, MOST_AT_ONCE).window), (2000, MOST_AT_ONCE));
+        assert_eq!(settings.rules(300, 96).window, 96);
     }
 }

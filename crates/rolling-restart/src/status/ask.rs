@@ -6,7 +6,7 @@ use restart_core::{ExitCode, Failure, Stop};
 
 use super::account::Account;
 use super::{Answer, Subject};
-use crate::fleet::{Fleet, Job};
+use crate::fleet::{self, Fleet, Job};
 use crate::remote::{REMOTE, Remote};
 use crate::settings::Settings;
 
@@ -23,9 +23,10 @@ pub(super) fn everybody(subjects: &mut [Subject], settings: &Settings, stop: &dy
     let remote =
         Remote::new(&settings.way, &REMOTE).map_err(|error| failed("make a folder for ssh's sockets", error))?;
     let mut fleet = Fleet::new().map_err(|error| failed("wait for programs", error))?;
+    let at_once = fleet::room(AT_ONCE);
     let mut next = 0;
     loop {
-        while fleet.running() < AT_ONCE
+        while fleet.running() < at_once
             && let Some(subject) = subjects.get_mut(next)
         {
             let mut command = remote.command(&subject.host);

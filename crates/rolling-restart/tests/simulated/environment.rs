@@ -1,4 +1,4 @@
-//! What is taken from the caller's environment: of an ordinary user the agent, of root nothing.
+//! What is taken from the caller's environment, of an ordinary user the agent, of root nothing; and limits that a caller has.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nix::unistd::Uid;
 
-use crate::world::World;
+use crate::world::{Ran, World};
 
 /// A user that every system has and that owns nothing.
 const NOBODY: u32 = 65534;
@@ -78,4 +78,32 @@ fn an_agent_that_is_named_is_handed_on_in_place_of_the_users_own() {
         let environment = handed_on(&world, command);
         assert!(environment.lines().any(|line| line == "SSH_AUTH_SOCK=/run/keyholder"), "{environment}");
     }
+}
+
+/// Runs it where so few files may be open, by the hard limit as well.
+fn with_few_files(world: &World, arguments: &str) -> Ran {
+    let plain = world.command(arguments);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 96; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+    Ran::of(command.output().unwrap())
+}
+
+#[test]
+fn where_few_files_may_be_open_fewer_hosts_are_out_at_once_and_none_is_taken_to_have_failed() {
+    let world = World::new(60);
+    let ran = with_few_files(&world, "--force --batch 100% --json");
+    ran.ended_with(0).says("at most 16 hosts at once, whatever the batch: the limit of open files (ulimit -n)");
+    assert_eq!(ran.listed("done").len(), 60);
+    assert!(world.most_at_once() <= 16, "{}", world.most_at_once());
+}
+
+#[test]
+fn where_few_files_may_be_open_fewer_hosts_are_asked_at_once() {
+    let world = World::new(60);
+    for number in 1..=60 {
+        world.behave(number, "sleep 0.2; end 0");
+    }
+    let ran = with_few_files(&world, "--status --json");
+    assert_eq!(ran.stdout.matches("ended with 0 and no status").count(), 60, "{}", ran.stdout);
+    assert!(world.most_at_once() <= 16, "{}", world.most_at_once());
 }
