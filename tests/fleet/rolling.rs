@@ -102,6 +102,36 @@ fn a_host_whose_service_does_not_come_back_ends_the_run_stays_out_and_is_named()
     Ok(())
 }
 
+/// Whoever is in a hurry leaves hosts in the middle of it, and their ssh is ended: sudo and the tool there have lost everybody who
+/// listens, and go on.
+#[test]
+fn hosts_that_are_not_waited_for_any_more_finish_their_restart_and_come_back() -> Result<()> {
+    let deployment = Deployment::boot(4)?;
+    let load = load(&deployment)?;
+    let mut run = deployment.start_roll(&["--canaries", "0", "--batch", "2"])?;
+    let is_out = |host: usize| deployment.fleet.is_out(host);
+    wait::until("two hosts to be out", LONG, || Ok(is_out(0)? && is_out(1)?))?;
+    run.signal(Signal::SIGINT)?;
+    std::thread::sleep(Duration::from_millis(1100));
+    run.signal(Signal::SIGINT)?;
+    let run = run.wait(LONG)?;
+    assert_eq!(run.code(), None, "ends by the signal: {run}");
+    let still = listed(&run, "still_running");
+    assert!(!still.is_empty(), "all had ended, and this would prove nothing: {run}");
+    says(&run, "still running, and no longer waited for");
+    for host in 0..2 {
+        deployment.fleet.site.wait_pooled(host, true)?;
+        assert_eq!(deployment.restarts_of(host)?, 1, "'{}': {run}", deployment.fleet.name(host));
+    }
+    // What they did by themselves counts for whoever goes on.
+    let again = deployment.run(&["sh", "-c", &resume(&run)])?;
+    expect(&again, 0);
+    none_lost(&load.stop()?);
+    deployment.each_restarted(1)?;
+    deployment.fleet.end_well()?;
+    Ok(())
+}
+
 /// Once by a Ctrl-C, after which it says how to go on; once by SIGKILL, after which nobody says anything: whoever goes on names the
 /// time when all began.
 #[test]
