@@ -7,6 +7,8 @@ use crate::printable::is_treacherous;
 
 /// The bytes a reason may take in a log line.
 const LONGEST_REASON: usize = 512;
+/// How far two hosts' clocks may be apart.
+const SKEW: Duration = Duration::from_secs(300);
 /// The characters of a run's name. Those that these tools make have 32.
 const LONGEST_RUN: usize = 64;
 
@@ -41,6 +43,15 @@ pub fn time(text: &str) -> Result<SystemTime, String> {
     }
 }
 
+/// Refuses a time that nothing can have happened after: milliseconds for seconds, or a local time for UTC, and a fleet would be restarted
+/// once more.
+pub fn not_to_come(time: SystemTime, now: SystemTime) -> Result<(), &'static str> {
+    if now.checked_add(SKEW).is_some_and(|latest| time > latest) {
+        return Err("is in the future: it is in seconds since 1970, not milliseconds, or RFC 3339 in UTC");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +83,14 @@ mod tests {
         }
         for text in ["", "@", "+86400", "-1", "1970-01-02", "1970-01-02 00:00", "99999999999999999999", "2h"] {
             assert!(time(text).is_err(), "'{text}' passed");
+        }
+    }
+
+    #[test]
+    fn a_time_in_the_future_is_refused_unless_two_clocks_may_differ_by_it() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        for (ahead, passes) in [(0, true), (300, true), (301, false)] {
+            assert_eq!(not_to_come(now + Duration::from_secs(ahead), now).is_ok(), passes, "{ahead} s ahead");
         }
     }
 }

@@ -13,7 +13,7 @@ use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
 use host::trusted::{self, TrustError};
-use host::{Environment, JournalFile, Look, Monotonic, Systemctl, environment, ids, inherited, lock};
+use host::{Environment, JournalFile, Look, Monotonic, Systemctl, environment, ids, inherited, lock, words};
 use restart_core::{Clock as _, ExitCode, Failure, LoadState, Phase, Report, ServiceManager as _, UnitName, span};
 
 use crate::check;
@@ -31,8 +31,6 @@ const CATALOG: &str = "/etc/conftool/local_services.yaml";
 const CONFIG: &str = "/etc/conftool/config.yaml";
 /// How long to wait for another run: as safe-service-restart does.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
-/// How far two hosts' clocks may be apart.
-const SKEW: Duration = Duration::from_secs(300);
 /// How often to look meanwhile.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// The units of PHP-FPM, by Debian's names.
@@ -228,10 +226,8 @@ fn already_done(
     environment: &Environment,
 ) -> Result<bool, Failure> {
     let Some(time) = asked.request.unless_restarted_since else { return Ok(false) };
-    if time > SystemTime::now() + SKEW {
-        let message = "--unless-restarted-since is in the future: it is in seconds since 1970, not milliseconds, or RFC 3339 in UTC";
-        return Err(Failure::new(ExitCode::Usage, message));
-    }
+    words::not_to_come(time, SystemTime::now())
+        .map_err(|why| Failure::new(ExitCode::Usage, format!("--unless-restarted-since {why}")))?;
     if !asked.dry_run {
         await_others(file)?;
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 use clap::error::ErrorKind;
 use host::logging::{self, Verbosity};
-use host::{Monotonic, Signals, clock, environment, ids, output, signals, syslog, trusted};
+use host::{Monotonic, Signals, clock, environment, ids, output, signals, syslog, trusted, words};
 use log::Level;
 use restart_core::{Clock as _, ExitCode, Failure, Fqdn, Signal, Stop, Stopped};
 
@@ -88,7 +88,11 @@ fn no_signals(error: &io::Error) -> Failure {
 }
 
 fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
-    let began = clock::utc_exact(SystemTime::now());
+    let now = SystemTime::now();
+    let began = clock::utc_exact(now);
+    if let Some(since) = cli.since {
+        words::not_to_come(since, now).map_err(|why| Failure::new(ExitCode::Usage, format!("--since {why}")))?;
+    }
     let id = ids::fresh_run().map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
     let settings = Settings::new(cli, &load()?, caller.agent, &id);
     let settings = settings.map_err(|why| Failure::new(ExitCode::Usage, why))?;

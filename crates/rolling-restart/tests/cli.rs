@@ -203,3 +203,17 @@ batch 1: mw1.test mw2.test
 "#]])
         .stderr_eq("");
 }
+
+#[test]
+fn a_time_in_milliseconds_is_refused_before_any_host_hears_of_it() {
+    tool(&["--hosts", "-", "--since", "@1795000000000"])
+        .stdin("mw1.test\n")
+        .assert()
+        .code(2)
+        .stderr_eq(str![[r#"
+rolling-restart: error: --since is in the future: it is in seconds since 1970, not milliseconds, or RFC 3339 in UTC
+rolling-restart: error: ended with 2: no host was touched
+
+"#]])
+        .stdout_eq("");
+}
