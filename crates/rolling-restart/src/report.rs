@@ -23,13 +23,16 @@ pub fn lines(tally: &Tally<'_>, ended: &str, took: &str, resume: &Resume) -> Vec
     lines.each("no slot, or too few hosts would be left", &tally.busy);
     lines.names("still running, and no longer waited for", &tally.still_running, usize::MAX);
     lines.names("no answer in time, and perhaps still running", &tally.perhaps_running, usize::MAX);
-    let most = if matches!(resume, Resume::Command(_)) { NAMES } else { usize::MAX };
+    let most = if matches!(resume, Resume::Command { .. }) { NAMES } else { usize::MAX };
     lines.names("never tried", &tally.never_tried, most);
     if !tally.remaining().is_empty() {
         lines.0.push((
             Level::Error,
             match resume {
-                Resume::Command(command) => format!("go on with: {command}"),
+                Resume::Command { command, same_input } => {
+                    let first = if *same_input { ", the same hosts on its standard input," } else { "" };
+                    format!("go on{first} with: {command}")
+                }
                 Resume::Names => "go on with the hosts above that are not done, by --hosts".to_owned(),
             },
         ));
@@ -42,8 +45,8 @@ pub fn lines(tally: &Tally<'_>, ended: &str, took: &str, resume: &Resume) -> Vec
 /// How to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
-    /// By this command.
-    Command(String),
+    /// By this command, which may have to be given the same list of hosts once more.
+    Command { command: String, same_input: bool },
     /// By naming the hosts: no host can tell by itself that it is done.
     Names,
 }
@@ -104,12 +107,15 @@ mod tests {
         lines(tally, "ended", "5m", resume).into_iter().map(|(_, line)| line).collect()
     }
 
+    fn by(command: &str) -> Resume {
+        Resume::Command { command: command.to_owned(), same_input: false }
+    }
+
     #[test]
     fn a_run_that_went_well_is_one_line() {
         let hosts = hosts(2);
         let tally = Tally { done: vec![&hosts[0]], skipped: vec![&hosts[1]], ..Tally::default() };
-        let resume = Resume::Command("x".to_owned());
-        assert_eq!(text(&tally, &resume), ["ended, after 5m: 1 done, 1 skipped (restarted since)"]);
+        assert_eq!(text(&tally, &by("x")), ["ended, after 5m: 1 done, 1 skipped (restarted since)"]);
     }
 
     #[test]
@@ -127,7 +133,7 @@ mod tests {
             halt: Some(Halt::Failures),
             ..Tally::default()
         };
-        let lines = text(&tally, &Resume::Command("rolling-restart --since T a b".to_owned()));
+        let lines = text(&tally, &by("rolling-restart --since T a b"));
         let of = |what: &str| lines.iter().find(|line| line.starts_with(what)).cloned().unwrap_or_default();
         assert_eq!(of("failed"), "failed: mw2.test: it broke");
         assert_eq!(of("go on"), "go on with: rolling-restart --since T a b");

@@ -167,10 +167,10 @@ fn goes_on(cli: &Cli, since: &str) -> Resume {
         return Resume::Names;
     }
     let typed: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    let again = resume::command(&typed, since);
-    let same =
-        if cli.hosts.as_deref() == Some(Path::new("-")) { ", with the same hosts on standard input" } else { "" };
-    Resume::Command(again + same)
+    Resume::Command {
+        command: resume::command(&typed, since),
+        same_input: cli.hosts.as_deref() == Some(Path::new("-")),
+    }
 }
 
 /// The file of defaults, which need not be there.

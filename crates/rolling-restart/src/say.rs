@@ -109,8 +109,8 @@ impl Run<'_> {
         }
         let remaining = tally.remaining();
         let command = match resume {
-            Resume::Command(command) if !remaining.is_empty() => Some(command.as_str()),
-            Resume::Command(_) | Resume::Names => None,
+            Resume::Command { command, .. } if !remaining.is_empty() => Some(command.as_str()),
+            Resume::Command { .. } | Resume::Names => None,
         };
         self.progress.event(Told::End(Box::new(events::End {
             exit_code: signal.map_or(exit_code.number(), |signal| 128 + signal.number()),

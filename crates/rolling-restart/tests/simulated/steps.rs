@@ -1,10 +1,11 @@
 //! Canaries, gate, force, and what hosts are told.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::json;
 
-use crate::world::{World, name};
+use crate::world::{Ran, World, name};
 
 #[test]
 fn canaries_come_first_then_the_gate_and_a_no_leaves_the_others_alone() {
@@ -64,10 +65,30 @@ fn another_command_is_judged_by_its_exit_code_alone() {
     let world = World::new(3);
     world.behave(2, "end 1").behave(1, "end 0").behave(3, "end 0");
     let mut command = world.command("--max-failures 2 --batch 1 --json");
-    let ran = crate::world::Ran::of(command.args(["--command", "sudo -n systemctl restart 'x'"]).output().unwrap());
+    let ran = Ran::of(command.args(["--command", "sudo -n systemctl restart 'x'"]).output().unwrap());
     ran.ended_with(1);
     assert_eq!(ran.listed("done"), [name(1), name(3)]);
     assert_eq!(fs::read_to_string(world.path("command")).unwrap(), "sudo -n systemctl restart 'x'\n");
+}
+
+#[test]
+fn what_is_said_to_go_on_with_is_a_command_and_nothing_else_also_for_a_list_from_standard_input() {
+    let world = World::new(5);
+    world.behave(2, "[ -e \"$dir/repaired\" ] || report 1 untouched 'it broke'");
+    let list = || fs::File::open(world.path("hosts")).unwrap();
+    let with_list = |command: &mut Command| Ran::of(command.stdin(list()).output().unwrap());
+    let mut given: Vec<_> = world.command("--batch 1 --json").get_args().map(ToOwned::to_owned).collect();
+    given[1] = "-".into();
+    let ran = with_list(Command::new(env!("CARGO_BIN_EXE_rolling-restart")).args(given));
+    ran.ended_with(1).says("go on, the same hosts on its standard input, with: rolling-restart --since 20");
+    let command = ran.end()["resume"].as_str().unwrap().to_owned();
+
+    fs::write(world.path("repaired"), "").unwrap();
+    let path = std::path::Path::new(env!("CARGO_BIN_EXE_rolling-restart")).parent().unwrap();
+    let again = with_list(Command::new("/bin/sh").args(["-c", &command]).env("PATH", path));
+    again.ended_with(0);
+    assert_eq!(again.listed("skipped"), [name(1)]);
+    assert!(world.restarts().len() == 5 && world.restarts().values().all(|count| *count == 1));
 }
 
 #[test]
