@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use testbed::site::{Builder, Site, UNIT};
+use testbed::site::{Builder, POOL, Site, UNIT};
 use testbed::{Result, load, wait};
 
-use crate::{PAGES, POOL_FILE, expect, field, php, restart, says, site, tool};
+use crate::{PAGES, POOL_FILE, TOOL, expect, field, php, restart, says, site, tool};
 
 /// A site whose PHP-FPM has all its pages, and a second pool beside the one that the web server uses.
 fn with_pages() -> Builder {
@@ -145,6 +145,13 @@ fn a_drained_host_cannot_be_required_of_a_php_that_has_not_read_its_pages() -> R
         assert_eq!(site.conftool().raw(&site.node(0))?, object, "written to meanwhile");
         assert_eq!(php(&site)?, before);
     }
+    // Who may not ask PHP-FPM is told that, and not to restart it.
+    site.host(0).write(POOL_FILE, &PAGES.replace("pm.status_listen", ";pm.status_listen"))?;
+    site.host(0).exec(&["chmod", "0644", "/etc/conftool/etcdrc"])?.success()?;
+    let arguments = ["--pools", POOL, "--services", UNIT, "--require-drained", "--dry-run"];
+    let look = site.host(0).exec(&[&["runuser", "-u", "nobody", "--", TOOL], &arguments[..]].concat())?;
+    expect(&look, 77);
+    says(&look, "at '/run/php/php8.2-fpm.sock': cannot connect: permission denied");
     // What it says to do.
     expect(&restart(&site, &[])?, 0);
     let run = restart(&site, &["--require-drained", "--json"])?;

@@ -1,6 +1,8 @@
 //! A question that got no answer, or none that can be used. One type for all of them, since whoever asks wants to know the same of each:
 //! what was asked, where, and what came.
 
+use std::io::ErrorKind;
+
 use crate::fastcgi::{Fault, Response};
 use crate::json::JsonFault;
 use crate::printable::printable;
@@ -28,6 +30,11 @@ impl AskError {
     /// Whether the time was over: to PHP-FPM that means most often that every process is busy.
     pub fn is_time_out(&self) -> bool {
         matches!(*self.fault, AskFault::NoAnswer(Fault::TimedOut { .. }) | AskFault::HttpTimedOut(_))
+    }
+
+    /// Whether it was not asked, since whoever runs this may not connect there.
+    pub fn is_not_permitted(&self) -> bool {
+        matches!(&*self.fault, AskFault::NoAnswer(Fault::Connect(error)) if error.kind() == ErrorKind::PermissionDenied)
     }
 }
 

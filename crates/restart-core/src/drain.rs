@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::{Heed, sleep_until};
 use crate::outcome::{ExitCode, Failure};
-use crate::probe::{InFlight, NoCount};
+use crate::probe::{Cause, InFlight, NoCount};
 use crate::run::{Abort, Hold, Run};
 use crate::span::span;
 
@@ -47,16 +47,22 @@ impl Run<'_> {
         self.phase("first look at requests in flight", |run| {
             let ports = run.ports();
             match run.parts.probe.in_flight(&ports, LONGEST_LOOK) {
-                Err(NoCount { why, busy: false }) => {
-                    let message = format!(
-                        "cannot require a drained host: requests in flight cannot be counted: {why}; if what is asked was configured \
-                         since the service was started, restart it once without requiring that"
-                    );
-                    Err(Failure::new(ExitCode::Configuration, message).into())
-                }
-                Err(NoCount { why, .. }) => {
-                    log::info!("requests in flight cannot be counted yet: {why}");
-                    Ok(())
+                Err(NoCount { why, cause }) => {
+                    let what = format!("cannot require a drained host: requests in flight cannot be counted: {why}");
+                    match cause {
+                        Cause::Busy => {
+                            log::info!("requests in flight cannot be counted yet: {why}");
+                            Ok(())
+                        }
+                        Cause::NotPermitted => Err(Failure::new(ExitCode::NotPermitted, what).into()),
+                        Cause::NoAnswer => {
+                            let message = format!(
+                                "{what}; if what is asked was configured since the service was started, restart it once without \
+                                 requiring that"
+                            );
+                            Err(Failure::new(ExitCode::Configuration, message).into())
+                        }
+                    }
                 }
                 Ok(InFlight { count, of }) => {
                     log::debug!("{count} {of} are in flight");
@@ -107,8 +113,8 @@ impl Run<'_> {
             }
             // Only what is seen to be in flight, or a service too busy to say, draws it out beyond the grace period.
             let until = match &look {
-                Err(NoCount { busy: false, .. }) => began + self.job.grace,
-                _ => began + longest,
+                Err(NoCount { cause: Cause::NotPermitted | Cause::NoAnswer, .. }) => began + self.job.grace,
+                Err(NoCount { cause: Cause::Busy, .. }) | Ok(_) => began + longest,
             };
             let next = self.parts.clock.now() + PAUSE;
             // Where it is required, one quiet look is none.

@@ -43,7 +43,7 @@ pub use load_balancer::{Balancer, LoadBalancers, Protocol, Question, Ticket, Ver
 pub use names::{BackendName, Fqdn, NameError, PoolName, ServerPattern, Tag, UnitName};
 pub use outcome::{ExitCode, Failure};
 pub use pool::{Node, NodeId, Pool, PoolPath, Pooled};
-pub use probe::{InFlight, NoCount, Probe};
+pub use probe::{Cause, InFlight, NoCount, Probe};
 pub use repool::{Decision, decide};
 pub use report::{BalancerReport, PhaseReport, PlannedStep, PoolReport, Report, ServicesState, UnitReport};
 pub use sequence::{Action, Job, Parts, Place, Purpose};

@@ -37,6 +37,17 @@ pub struct InFlight {
 pub struct NoCount {
     /// In words.
     pub why: String,
+    /// What that means.
+    pub cause: Cause,
+}
+
+/// What it means that there is no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
     /// The service gave no answer in time, as one does that is too busy; so something is probably in flight.
-    pub busy: bool,
+    Busy,
+    /// It does not talk to whoever runs this.
+    NotPermitted,
+    /// Nobody answers there, or not as was expected.
+    NoAnswer,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::load_balancer::{LoadBalancers, Question, Ticket, Verdict};
 use crate::names::UnitName;
 use crate::pool::{Node, NodeId, PoolPath, Pooled};
-use crate::probe::{InFlight, NoCount, Probe};
+use crate::probe::{Cause, InFlight, NoCount, Probe};
 use crate::service::UnitStatus;
 use crate::store::{Fate, Listing, PoolStore, StoreError, Write, WriteError};
 
@@ -58,7 +58,7 @@ impl Probe for Without {
     }
 
     fn in_flight(&mut self, _: &[u16], _: Duration) -> Result<InFlight, NoCount> {
-        Err(NoCount { why: "nobody is asked".to_owned(), busy: false })
+        Err(NoCount { why: "nobody is asked".to_owned(), cause: Cause::NoAnswer })
     }
 
     fn ready(&mut self, _: &UnitName) -> Result<(), String> {

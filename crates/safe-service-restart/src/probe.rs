@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use host::{connections, queue, trusted};
 use load_balancer::http;
-use php_fpm::{Address, CommandError, CommandLine, Pool, ReadWith, StatusPage, discover};
-use restart_core::{ActiveState, InFlight, NoCount, Probe, UnitName, UnitStatus};
+use php_fpm::{Address, AskError, CommandError, CommandLine, Pool, ReadWith, StatusPage, discover};
+use restart_core::{ActiveState, Cause, InFlight, NoCount, Probe, UnitName, UnitStatus};
 
 /// How long one question may take that nobody else bounds. A service that is asked answers within milliseconds, unless it is too busy
 /// to be asked.
@@ -70,20 +70,23 @@ impl Probe for Services {
                 // In hundredths of a second, for whoever reads it.
                 let left = until.saturating_duration_since(Instant::now()).as_millis() / 10 * 10;
                 let left = Duration::from_millis(u64::try_from(left).unwrap_or(u64::MAX));
-                let status =
-                    page.ask(left).map_err(|error| NoCount { why: error.to_string(), busy: error.is_time_out() })?;
+                let status = page.ask(left).map_err(|error| no_count(&error))?;
                 requests = requests.saturating_add(status.in_flight()).saturating_add(status.queued().unwrap_or(0));
             }
             let waiting = queue::waiting(&fpm.sockets);
-            let waiting = waiting
-                .map_err(|error| NoCount { why: format!("what waits cannot be counted: {error}"), busy: false })?;
+            let waiting = waiting.map_err(|error| NoCount {
+                why: format!("what waits cannot be counted: {error}"),
+                cause: Cause::NoAnswer,
+            })?;
             requests = requests.saturating_add(waiting);
         }
         if !others {
             return Ok(InFlight { count: requests, of: "requests" });
         }
-        let connections = connections::count(ports)
-            .map_err(|error| NoCount { why: format!("connections cannot be counted: {error}"), busy: false })?;
+        let connections = connections::count(ports).map_err(|error| NoCount {
+            why: format!("connections cannot be counted: {error}"),
+            cause: Cause::NoAnswer,
+        })?;
         let of = if requests == 0 { "connections" } else { "requests and connections" };
         Ok(InFlight { count: requests.saturating_add(connections), of })
     }
@@ -134,6 +137,15 @@ impl PhpFpm {
         self.sockets = pools.into_iter().filter_map(socket).collect();
         Ok(())
     }
+}
+
+fn no_count(error: &AskError) -> NoCount {
+    let cause = match error {
+        error if error.is_time_out() => Cause::Busy,
+        error if error.is_not_permitted() => Cause::NotPermitted,
+        _ => Cause::NoAnswer,
+    };
+    NoCount { why: error.to_string(), cause }
 }
 
 /// The pools of a PHP-FPM, or why they cannot be told.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use restart_core::{ExitCode, Phase, Share, Signal, sequence};
+use restart_core::{ExitCode, Phase, Purpose, Share, Signal, sequence};
 
 use crate::world::{Ended, Requests, Scene, Slot, Unit, World, ms};
 
@@ -164,6 +164,17 @@ fn a_drained_host_cannot_be_required_where_nobody_answers() {
     // Where it is not required, time alone decides.
     let scene = Scene::new().with(|world| world.requests = Requests::Broken);
     scene.safe_restart().exits(ExitCode::Done);
+}
+
+/// Whoever looks without root's rights is told that, and nothing of a service that has to be restarted.
+#[test]
+fn a_drained_host_cannot_be_required_by_who_may_not_ask() {
+    let scene = Scene::new().job(|job| job.require_drained = true).with(|world| world.requests = Requests::Forbidden);
+    let ended = scene.run(|job, parts| sequence::plan(job, Purpose::Restart, parts));
+    let ended = ended.exits(ExitCode::NotPermitted).did(&[]).leaves("api", "yes w10");
+    let ended = ended
+        .says("cannot require a drained host: requests in flight cannot be counted: cannot connect: permission denied");
+    assert!(!ended.story().contains("restart it once"), "{}", ended.story());
 }
 
 #[test]

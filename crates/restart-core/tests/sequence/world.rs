@@ -8,10 +8,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use restart_core::{
-    Action, ActiveState, Balancer, Clock, ExitCode, Fate, Files, Fqdn, InFlight, Job, Journal, JournalError, Listing,
-    LoadBalancers, LoadState, NoCount, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath, PoolStore, Pooled,
-    Probe, Protocol, Question, Record, Report, ServiceError, ServiceManager, Share, Signal, SlotError, Slots, Stop,
-    Stopped, StoreError, Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write, WriteError, sequence,
+    Action, ActiveState, Balancer, Cause, Clock, ExitCode, Fate, Files, Fqdn, InFlight, Job, Journal, JournalError,
+    Listing, LoadBalancers, LoadState, NoCount, Node, NodeId, Origin, Parts, Place, Pool, PoolName, PoolPath,
+    PoolStore, Pooled, Probe, Protocol, Question, Record, Report, ServiceError, ServiceManager, Share, Signal,
+    SlotError, Slots, Stop, Stopped, StoreError, Tag, Ticket, UnitName, UnitStatus, Unreadable, Verb, Verdict, Write,
+    WriteError, sequence,
 };
 
 pub const HOST: &str = "mw1.eqiad.test";
@@ -176,6 +177,8 @@ pub enum Requests {
     Uncounted,
     /// Each ends at this time.
     EndAt(Vec<Duration>),
+    /// Not to be asked by this user.
+    Forbidden,
     /// Too busy to answer.
     Silent,
     /// Something answers that is no count.
@@ -744,9 +747,12 @@ impl Probe for Handle {
                 let count = ends.iter().filter(|end| **end > world.now).count() as u64;
                 Ok(InFlight { count, of: "requests" })
             }
-            Requests::Broken => Err(NoCount { why: "it answers 404".to_owned(), busy: false }),
+            Requests::Broken => Err(NoCount { why: "it answers 404".to_owned(), cause: Cause::NoAnswer }),
+            Requests::Forbidden => {
+                Err(NoCount { why: "cannot connect: permission denied".to_owned(), cause: Cause::NotPermitted })
+            }
             Requests::Uncounted | Requests::Silent => {
-                Err(NoCount { why: "the status page timed out".to_owned(), busy: true })
+                Err(NoCount { why: "the status page timed out".to_owned(), cause: Cause::Busy })
             }
         }
     }
