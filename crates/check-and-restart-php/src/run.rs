@@ -133,8 +133,8 @@ impl Run<'_> {
         }
         let mut report = Report::default();
         for unit in units {
-            let mut asker =
-                Asker { services: &mut services, admin_site: self.cli.admin_site, timeout: self.cli.timeout };
+            let (admin_site, timeout) = (self.cli.admin_site, self.cli.timeout);
+            let mut asker = Asker { services: &mut services, admin_site, timeout, is_fallback_said: false };
             let found = self.unit(unit, &mut asker, report.units.iter().find_map(broken));
             report.units.push(found);
             if self.signal().is_some() {

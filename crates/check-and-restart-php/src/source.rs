@@ -19,6 +19,8 @@ pub struct Asker<'a> {
     pub admin_site: bool,
     /// How long one question may take.
     pub timeout: Duration,
+    /// Whether it was said that the admin site has to do: once for a unit, however often it is asked.
+    pub is_fallback_said: bool,
 }
 
 /// What a unit said.
@@ -46,7 +48,9 @@ impl Asker<'_> {
         if !Path::new(VERSIONS_FILE).exists() {
             return Err(failure);
         }
-        log::warn!("'{unit}' cannot be asked itself, so its admin site is: {failure}");
+        if !std::mem::replace(&mut self.is_fallback_said, true) {
+            log::warn!("'{unit}' cannot be asked itself, so its admin site is: {failure}");
+        }
         self.ask_site(unit, &command)
             .map_err(|other| Failure::new(failure.code, format!("{failure}; and from the admin site: {other}")))
     }
@@ -180,7 +184,8 @@ mod tests {
 
     fn failure(status: Result<UnitStatus, ServiceError>) -> (u8, String) {
         let mut services = Fake(status);
-        let mut asker = Asker { services: &mut services, admin_site: true, timeout: Duration::from_secs(1) };
+        let timeout = Duration::from_secs(1);
+        let mut asker = Asker { services: &mut services, admin_site: true, timeout, is_fallback_said: false };
         let failure = asker.read(&unit()).err().unwrap();
         (failure.code.number(), failure.message)
     }

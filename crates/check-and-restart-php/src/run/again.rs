@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use restart_core::{ExitCode, Failure};
+use restart_core::{ExitCode, Failure, span};
 
 use super::{Run, fail};
 use crate::cure;
@@ -95,6 +95,7 @@ impl Run<'_> {
         let old = report.figures.as_ref().and_then(opcache).map(|opcache| opcache.start_time);
         let began = report.last_restart.as_ref().map_or(self.now, |last| last.began);
         let until = Instant::now() + FIRST_FIGURES;
+        let mut said = false;
         loop {
             let failure = match asker.read(&report.unit) {
                 Ok(reading) if opcache(&reading.figures).is_some_and(|new| is_older(new.start_time, old, began)) => {
@@ -106,8 +107,15 @@ impl Run<'_> {
                     Err(failure) => failure,
                 },
             };
-            if Instant::now() >= until || self.signal().is_some() {
+            // A wrong configuration is as wrong in half a minute.
+            let is_final = failure.code == ExitCode::Configuration;
+            if is_final || Instant::now() >= until || self.signal().is_some() {
                 return Err(failure);
+            }
+            if !said {
+                said = true;
+                let (unit, at_most) = (&report.unit, span(FIRST_FIGURES));
+                log::info!("waiting for the figures of '{unit}' after its restart, for at most {at_most}: {failure}");
             }
             log::debug!("'{}' after its restart: {failure}", report.unit);
             thread::sleep(PAUSE);
