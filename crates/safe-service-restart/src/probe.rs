@@ -25,6 +25,8 @@ enum Service {
     PhpFpm(PhpFpm),
     /// Something that tells nobody how it is.
     Other,
+    /// The same, and it does not run: nothing is in flight at it, and nothing of it listens.
+    OtherAtRest,
 }
 
 struct PhpFpm {
@@ -39,9 +41,10 @@ struct PhpFpm {
 
 impl Probe for Services {
     fn learn(&mut self, unit: &UnitName, status: &UnitStatus) -> Result<(), String> {
+        let runs = !matches!(status.active, ActiveState::Inactive | ActiveState::Failed) || status.main_pid.is_some();
         let command = match status.command.as_deref().map(CommandLine::from_exec_start) {
             None | Some(Err(CommandError::NotPhpFpm(_))) => {
-                self.units.insert(unit.clone(), Service::Other);
+                self.units.insert(unit.clone(), if runs { Service::Other } else { Service::OtherAtRest });
                 return Ok(());
             }
             Some(Err(error)) => return Err(error.to_string()),
@@ -49,7 +52,6 @@ impl Probe for Services {
         };
         let mut fpm = PhpFpm { command, status: Vec::new(), sockets: Vec::new(), had_ping: false };
         let learned = fpm.learn(unit, !self.units.contains_key(unit));
-        let runs = !matches!(status.active, ActiveState::Inactive | ActiveState::Failed) || status.main_pid.is_some();
         if !runs {
             fpm.status.clear();
             fpm.sockets.clear();
@@ -62,9 +64,13 @@ impl Probe for Services {
         let until = Instant::now() + at_most;
         let (mut requests, mut others) = (0_u64, self.units.is_empty());
         for service in self.units.values() {
-            let Service::PhpFpm(fpm) = service else {
-                others = true;
-                continue;
+            let fpm = match service {
+                Service::PhpFpm(fpm) => fpm,
+                Service::Other => {
+                    others = true;
+                    continue;
+                }
+                Service::OtherAtRest => continue,
             };
             for page in &fpm.status {
                 // In hundredths of a second, for whoever reads it.
@@ -152,4 +158,42 @@ fn no_count(error: &AskError) -> NoCount {
 fn pools(command: &CommandLine) -> Result<Vec<Pool>, String> {
     let configuration = discover(command, &mut ReadWith(trusted::read));
     configuration.map(|configuration| configuration.pools).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use restart_core::LoadState;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_in_flight_at_a_unit_that_does_not_run_and_of_one_that_runs_somebody_has_to_listen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let unit = UnitName::new("nginx").unwrap();
+        let status = |active| UnitStatus {
+            load: LoadState::Loaded,
+            active,
+            sub: String::new(),
+            main_pid: None,
+            invocation: None,
+            restarts: 0,
+            result: String::new(),
+            job: false,
+            can_reload: true,
+            limit: None,
+            command: Some("{ path=/usr/sbin/nginx ; argv[]=/usr/sbin/nginx ; ignore_errors=no }".to_owned()),
+        };
+        let mut services = Services::default();
+        for (active, count) in
+            [(ActiveState::Failed, Some(0)), (ActiveState::Inactive, Some(0)), (ActiveState::Active, None)]
+        {
+            services.learn(&unit, &status(active.clone())).unwrap();
+            let found = services.in_flight(&[port], PATIENCE).ok().map(|in_flight| in_flight.count);
+            assert_eq!(found, count, "{active:?}");
+        }
+    }
 }
