@@ -14,8 +14,9 @@ const LIMITS: [Resource; 4] =
 /// By these a terminal's job control stops whoever it is told to, and whoever reads from it or writes to it in the background. A run that
 /// is stopped has the host, and its lock, and nobody finishes it.
 const JOB_CONTROL: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
-/// More open files than any tool of ours needs; systemd's own default for services.
-const FILES: u64 = 1024;
+/// Limits that need not be without end, and what is enough: more open files than any tool of ours needs, systemd's own default for
+/// services; and the stack that Linux gives to whoever says nothing.
+const ENOUGH: [(Resource, u64); 2] = [(Resource::RLIMIT_NOFILE, 1024), (Resource::RLIMIT_STACK, 8 * 1024 * 1024)];
 
 /// As root, takes the caller's limits off. What cannot be lifted stays: a service manager may have set it on purpose and taken the
 /// right to lift it, as a hardened unit does.
@@ -26,8 +27,10 @@ pub fn lift_limits() {
     for limit in LIMITS {
         lift(limit, RLIM_INFINITY);
     }
-    if getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(soft, _)| soft < FILES) {
-        lift(Resource::RLIMIT_NOFILE, FILES);
+    for (limit, enough) in ENOUGH {
+        if getrlimit(limit).is_ok_and(|(soft, _)| soft < enough) {
+            lift(limit, enough);
+        }
     }
 }
 

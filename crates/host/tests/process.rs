@@ -21,12 +21,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, execve, setuid};
 use restart_core::{Record, Stop as _, Stopped};
 
-const TESTS: [(&str, fn()); 14] = [
+const TESTS: [(&str, fn()); 15] = [
     ("the_environment_is_emptied_for_us_and_our_children", the_environment_is_emptied_for_us_and_our_children),
     ("the_first_signal_is_the_one_to_die_by", the_first_signal_is_the_one_to_die_by),
     ("a_second_signal_of_the_same_kind_is_noticed", a_second_signal_of_the_same_kind_is_noticed),
     ("under_nohup_a_hangup_is_ignored", under_nohup_a_hangup_is_ignored),
     ("whatever_the_caller_made_of_signals_a_run_goes_on", whatever_the_caller_made_of_signals_a_run_goes_on),
+    ("soft_limits_of_the_caller_are_lifted", soft_limits_of_the_caller_are_lifted),
     ("a_killed_holders_systemctl_keeps_the_lock", a_killed_holders_systemctl_keeps_the_lock),
     ("a_full_disk_leaves_the_record_before", a_full_disk_leaves_the_record_before),
     ("a_read_only_file_system_leaves_the_record_before", a_read_only_file_system_leaves_the_record_before),
@@ -46,6 +47,7 @@ fn main() {
         ["odd-environment"] => play_odd_environment(),
         ["signals"] => play_signals(),
         ["inherited-signals"] => play_inherited_signals(),
+        ["limits"] => play_limits(),
         ["hold", folder] => play_holder(Path::new(folder)),
         ["journal", folder] => play_journal(Path::new(folder)),
         ["write-on-and-on", folder] => play_writer(Path::new(folder)),
@@ -101,6 +103,11 @@ fn play_inherited_signals() {
     for _ in std::io::stdin().lines() {
         println!("here");
     }
+}
+
+fn play_limits() {
+    inherited::lift_limits();
+    print!("{}", std::fs::read_to_string("/proc/self/limits").expect("proc(5)"));
 }
 
 /// Takes the lock, starts what stands for systemctl, and waits to be killed.
@@ -321,6 +328,26 @@ fn whatever_the_caller_made_of_signals_a_run_goes_on() {
     assert_eq!(role.ask("are you"), "here");
     role.send(Signal::SIGTERM);
     assert_eq!(role.end().signal(), Some(Signal::SIGTERM as i32));
+}
+
+/// A run that outgrows its stack or its files ends in the middle, with the host out of its pools.
+fn soft_limits_of_the_caller_are_lifted() {
+    let limits =
+        "ulimit -S -s 100; ulimit -S -n 20; ulimit -S -f 4; ulimit -S -t 1; ulimit -S -v 100000; ulimit -S -d 100000";
+    let program = std::env::current_exe().expect("this program");
+    let script = format!("{limits}; exec \"$0\" limits");
+    let output = Command::new("/bin/sh").args(["-c", &script]).arg(program).output().expect("sh(1)");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    for limit in ["cpu time", "file size", "address space", "data size", "stack size", "open files"] {
+        let line = shown.lines().find(|line| line.starts_with(&format!("Max {limit} "))).expect("the limit");
+        let soft = line.trim_start_matches(&format!("Max {limit}")).split_whitespace().next().expect("a limit");
+        let enough = match limit {
+            "stack size" => "8388608",
+            "open files" => "1024",
+            _ => "unlimited",
+        };
+        assert_eq!(soft, enough, "{line}");
+    }
 }
 
 fn a_killed_holders_systemctl_keeps_the_lock() {
