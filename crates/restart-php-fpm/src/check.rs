@@ -78,11 +78,21 @@ pub fn not_restarted_since(
             .times(unit)
             .map_err(|error| Failure::new(ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}")))?;
         let since = if reload { times.changed } else { times.started };
-        if times.active != ActiveState::Active || since.is_none_or(|since| since <= time) {
+        if times.active != ActiveState::Active || !since.is_some_and(|since| is_after(since, time)) {
             return Ok(Some(unit.clone()));
         }
     }
     Ok(None)
+}
+
+/// Whether a unit was started after this time. One in whole seconds, as `date +%s` prints it, is up to a second early: what was started
+/// within that second may run what was there before, and is restarted once more.
+fn is_after(started: SystemTime, time: SystemTime) -> bool {
+    let second = Duration::from_secs(1);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since_1970) if since_1970.subsec_nanos() == 0 => time.checked_add(second).is_some_and(|end| started >= end),
+        _ => started > time,
+    }
 }
 
 /// PHP-FPM's lines without the time of now: `[23-Nov-2026 20:19:27] ERROR: ...`.
@@ -100,6 +110,23 @@ fn configuration(message: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_in_whole_seconds_counts_to_its_end_and_one_with_a_fraction_as_it_is() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let table = [
+            (9_999, 10_000, false),
+            (10_000, 10_000, false),
+            // By an earlier run: the new code came after it, and the time was noted after that, at 10.8 s.
+            (10_300, 10_000, false),
+            (11_000, 10_000, true),
+            (10_250, 10_250, false),
+            (10_251, 10_250, true),
+        ];
+        for (started, time, expected) in table {
+            assert_eq!(is_after(at(started), at(time)), expected, "{started} after {time}");
+        }
+    }
 
     #[test]
     fn the_last_lines_are_repeated_as_one() {
