@@ -206,7 +206,17 @@ fn what_was_restarted_since_is_left_alone_unless_a_run_left_something() -> Resul
     says(&finished, "a run died on this host: finishing what it left");
     says(&finished, "every unit was restarted since");
     assert_eq!(php(&site)?, restarted, "{finished}");
-    site.wait_pooled(0, true)
+    site.wait_pooled(0, true)?;
+
+    // A run that is alive is waited for, and who that is is said.
+    let mut other = start(&site, &["--settle", "3", "--reason", "T123", "--min-pooled", "0"])?;
+    other.wait_for_stderr("depooled 'mw1", Duration::from_secs(30))?;
+    let waited = run(&site, &since)?;
+    expect(&waited, 0);
+    says(&waited, "waiting for another run on this host to end, for at most 10m: process ");
+    says(&waited, ", because: T123");
+    expect(&other.wait(Duration::from_secs(30))?, 0);
+    Ok(())
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub mod inherited;
 pub mod journal;
 pub mod lock;
 pub mod logging;
+pub mod other_run;
 pub mod output;
 mod own_folder;
 mod printable;

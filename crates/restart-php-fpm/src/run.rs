@@ -13,8 +13,8 @@ use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
 use host::trusted::{self, TrustError};
-use host::{Environment, JournalFile, Look, Monotonic, Systemctl, environment, ids, inherited, lock, words};
-use restart_core::{Clock as _, ExitCode, Failure, LoadState, Phase, Report, ServiceManager as _, UnitName, span};
+use host::{Environment, JournalFile, Look, Systemctl, environment, ids, inherited, lock, other_run, words};
+use restart_core::{ExitCode, Failure, LoadState, Phase, Report, ServiceManager as _, UnitName};
 
 use crate::check;
 use crate::cli::Cli;
@@ -31,8 +31,6 @@ const CATALOG: &str = "/etc/conftool/local_services.yaml";
 const CONFIG: &str = "/etc/conftool/config.yaml";
 /// How long to wait for another run: as safe-service-restart does.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
-/// How often to look meanwhile.
-const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// The units of PHP-FPM, by Debian's names.
 const UNITS: &str = "php*-fpm.service";
 
@@ -252,26 +250,19 @@ fn already_done(
 
 /// What a run is doing on this host that is alive is judged when it has ended: it may be the restart that is asked for.
 fn await_others(file: &File) -> Result<(), Failure> {
-    let clock = Monotonic::new();
     let at_most = file.lock_timeout.as_ref().map_or(LOCK_TIMEOUT, |Time(time)| *time);
-    let until = clock.now() + at_most;
-    let mut said = false;
-    loop {
-        let look = lock::peek(Path::new(lock::FOLDER));
-        let Look::Held(holder) = look.map_err(|error| Failure::new(error.exit_code(), error.to_string()))? else {
-            return Ok(());
-        };
-        let left = until.saturating_sub(clock.now());
-        let who = holder.map_or("who has not said", |_| "see 'safe-service-restart --status'");
-        if left.is_zero() {
-            return Err(Failure::new(ExitCode::TryLater, format!("another run holds this host: {who}")));
-        }
-        if !said {
-            said = true;
-            log::warn!("waiting for another run on this host to end, for at most {}: {who}", span(left));
-        }
-        clock.sleep(left.min(LOCK_PAUSE));
-    }
+    // A signal ends this process here: nothing is begun.
+    let free = other_run::wait(
+        at_most,
+        || false,
+        || {
+            Ok(match lock::peek(Path::new(lock::FOLDER))? {
+                Look::Free => Ok(()),
+                Look::Held(holder) => Err(holder),
+            })
+        },
+    );
+    free.map(drop)
 }
 
 fn journal() -> Result<Found, Failure> {
