@@ -80,7 +80,8 @@ impl Asker<'_> {
     }
 
     /// Asks the pools one after the other. All share both caches, so one that tells of a working opcache tells everything; but a pool may
-    /// have opcache switched off for itself alone, see no helper script, or be busy.
+    /// have opcache switched off for itself alone, see no helper script, or be busy. That it is off for one says nothing while another does
+    /// not answer.
     fn ask_pools(&self, command: &CommandLine) -> Result<Reading, Failure> {
         let wrong = |why: String| Failure::new(ExitCode::Configuration, why);
         let configuration = discover(command, &mut ReadWith(trusted::read))
@@ -95,8 +96,8 @@ impl Asker<'_> {
             }
         }
         match (second_best, failures.is_empty()) {
-            (Some(reading), _) => Ok(reading),
-            (None, false) => Err(Failure::new(ExitCode::Unreachable, failures.join("; "))),
+            (_, false) => Err(Failure::new(ExitCode::Unreachable, failures.join("; "))),
+            (Some(reading), true) => Ok(reading),
             (None, true) => Err(wrong(format!("there is no pool in '{}'", command.configuration().display()))),
         }
     }

@@ -57,6 +57,13 @@ fn another_pool_is_asked_where_the_first_cannot_tell() -> Result<()> {
     }
     host.exec(&["systemctl", "restart", UNIT])?.success()?;
     expect(&tool(&host, &["-v", UNIT, "8"])?, 0, "asked pool 'www' at '/run/php/php8.2-fpm.sock'");
+    // With the one that could tell too busy, nobody knows; least of all that opcache is not enabled.
+    host.exec(&["rm", "/etc/php/8.2/fpm/pool.d/b.conf"])?.success()?;
+    host.exec(&["systemctl", "restart", UNIT])?.success()?;
+    host.exec(&["pkill", "-STOP", "-f", "php-fpm: pool www"])?.success()?;
+    let busy = tool(&host, &["--timeout", "300ms", UNIT, "8"])?;
+    expect(&busy, 69, "timed out after 300ms");
+    assert!(!busy.stdout.contains("not enabled"), "{busy}");
     Ok(())
 }
 
