@@ -1,5 +1,6 @@
 //! Requests in flight before the restart, and whether the service serves after it: PHP-FPM with its status and ping pages.
 
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -107,13 +108,18 @@ fn when_every_child_is_busy_the_pool_is_not_taken_for_drained() -> Result<()> {
 }
 
 #[test]
-fn without_a_status_page_time_alone_decides_and_the_line_to_add_is_said() -> Result<()> {
+fn without_pages_time_alone_decides_and_the_lines_to_add_are_said() -> Result<()> {
     let site = site().boot()?;
     let run = restart(&site, &["--json"])?;
     expect(&run, 0);
     says(
         &run,
         "pool 'www' has no status page: add 'pm.status_path = /fpm-status' to '/etc/php/8.2/fpm/pool.d/www.conf'",
+    );
+    says(
+        &run,
+        "that 'php8.2-fpm.service' runs has to do as a sign that it serves: pool 'www' has no ping page: add \
+         'ping.path = /fpm-ping' to '/etc/php/8.2/fpm/pool.d/www.conf'",
     );
     assert!(field(&run, "in_flight").is_null(), "{run}");
     let refused = restart(&site, &["--require-drained"])?;
@@ -160,6 +166,24 @@ fn a_drained_host_cannot_be_required_of_a_php_that_has_not_read_its_pages() -> R
     Ok(())
 }
 
+/// Somebody removed the sockets: nobody can be asked, nobody is served, and a restart is what mends it.
+#[test]
+fn with_its_sockets_missing_time_alone_decides_and_the_restart_brings_them_back() -> Result<()> {
+    let site = with_pages().boot()?;
+    let before = php(&site)?;
+    site.host(0).exec(&["sh", "-c", "rm /run/php/*.sock"])?.success()?;
+    let refused = restart(&site, &["--require-drained"])?;
+    expect(&refused, 78);
+    says(&refused, "at '/run/php/status.sock': cannot connect: no such file or directory");
+    assert_eq!(php(&site)?, before);
+    let run = restart(&site, &["--json"])?;
+    expect(&run, 0);
+    assert!(field(&run, "in_flight").is_null(), "{run}");
+    says(&run, "at '/run/php/status.sock': cannot connect: no such file or directory");
+    load::fetch(site.host(0).web(), "/index.php", Duration::from_secs(5))?;
+    site.wait_pooled(0, true)
+}
+
 #[test]
 fn a_service_that_runs_and_does_not_serve_leaves_the_host_depooled() -> Result<()> {
     let site = with_pages().boot()?;
@@ -190,13 +214,54 @@ fn a_service_that_runs_and_does_not_serve_leaves_the_host_depooled() -> Result<(
     Ok(())
 }
 
+/// The drop-in that is shipped, and the setting that it says goes with it: neither does anything without the other.
 #[test]
-fn a_service_that_is_no_php_is_restarted_with_its_connections_counted() -> Result<()> {
+fn the_graceful_stop_lets_requests_end_with_the_setting_that_it_names() -> Result<()> {
+    const DROP_IN: &str = include_str!("../../systemd/php-fpm-graceful-stop.conf");
+    const SETTING: &str = "process_control_timeout = 5s";
+    assert!(DROP_IN.contains(&format!("#   {SETTING}\n")), "the drop-in names another setting");
     let site = site().boot()?;
-    let before = site.host(0).property("nginx", "MainPID")?;
-    let run = tool(&site, &["--services", "nginx", "--grace-period", "0.3", "--json"])?;
-    expect(&run, 0);
-    assert!(field(&run, "in_flight").is_u64(), "{run}");
-    assert_ne!(site.host(0).property("nginx", "MainPID")?, before);
+    let host = site.host(0);
+    for (drop_in, setting, survives) in
+        [(DROP_IN, SETTING, true), (DROP_IN, "", false), ("", SETTING, false), ("", "", false)]
+    {
+        host.write("/etc/systemd/system/php8.2-fpm.service.d/graceful-stop.conf", drop_in)?;
+        host.write(POOL_FILE, &format!("[global]\n{setting}\n"))?;
+        host.exec(&["sh", "-c", "systemctl daemon-reload && systemctl restart php8.2-fpm"])?.success()?;
+        let before = php(&site)?;
+        let request = slow_request(&site, Duration::from_secs(3))?;
+        host.exec(&["systemctl", "restart", UNIT])?.success()?;
+        let answer = request.join().unwrap();
+        assert_eq!(answer.is_ok(), survives, "'{setting}' with the drop-in '{drop_in}': {answer:?}");
+        assert_ne!(php(&site)?, before);
+    }
+    Ok(())
+}
+
+/// Counted on a port of its own: hosts share this machine's network, and others are busy on theirs.
+#[test]
+fn a_service_that_is_no_php_is_restarted_when_its_connections_have_ended() -> Result<()> {
+    const PORT: u16 = 8117;
+    let site = site().pool("api", "api", PORT).each_host(|host| {
+        let server = format!("server {{ listen {}; }}\n", host.address().port(PORT));
+        host.file("/etc/nginx/sites-enabled/api", &server)
+    });
+    let site = site.boot()?;
+    let host = site.host(0);
+    let run = |arguments: &[&str]| {
+        host.exec(&[&[crate::TOOL, "--pools", "api", "--services", "nginx", "--json"], arguments].concat())
+    };
+    let before = host.property("nginx", "MainPID")?;
+    // Somebody who came past the load balancers and stays.
+    let open = TcpStream::connect(host.address().port(PORT))?;
+    let refused = run(&["--grace-period", "0.3", "--require-drained"])?;
+    expect(&refused, 1);
+    says(&refused, "1 connection is still in flight");
+    assert_eq!(host.property("nginx", "MainPID")?, before, "{refused}");
+    drop(open);
+    let drained = run(&["--drain-timeout", "30", "--require-drained"])?;
+    expect(&drained, 0);
+    assert_eq!(field(&drained, "in_flight"), 0, "{drained}");
+    assert_ne!(host.property("nginx", "MainPID")?, before);
     Ok(())
 }

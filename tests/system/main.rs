@@ -9,6 +9,7 @@
 //! - `drain`: requests in flight before the restart, and whether the service serves after it;
 //! - `php`: `restart-php-fpm`, as root calls it;
 //! - `units`: services that do not come up, or only seem to;
+//! - `shipped`: the units of systemd/, each of them;
 //! - `shop`: pools that HAProxy itself keeps, and no etcd;
 //! - `refusals`: what must be an error before anything is changed;
 //! - `status`: how things stand, with parts of it away, for people and for Prometheus;
@@ -26,6 +27,7 @@ mod main_job;
 mod nothing_forgotten;
 mod php;
 mod refusals;
+mod shipped;
 mod shop;
 mod status;
 mod store;

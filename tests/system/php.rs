@@ -1,12 +1,13 @@
 //! `restart-php-fpm`, as root and the deploy tool call it: the file, the checks before, and what it becomes. And the timer's unit that
 //! calls it when the opcode cache runs full.
 
-use std::time::Duration;
-
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use testbed::Result;
+use testbed::etcd::Driver;
 use testbed::host::{Host, Output};
 use testbed::site::{Builder, Site};
 
@@ -179,10 +180,11 @@ fn without_a_file_a_host_with_a_catalog_is_not_restarted_and_one_without_is() ->
 fn what_was_restarted_since_is_left_alone_unless_a_run_left_something() -> Result<()> {
     let site = site().boot()?;
     let now = |site: &Site| Ok::<_, anyhow::Error>(site.host(0).exec(&["date", "+%s"])?.success()?.trim().to_owned());
+    // The host booted in an earlier second: one that counts as before.
+    let booted = now(&site)?;
+    testbed::wait::until("the next second", Duration::from_secs(3), || Ok(now(&site)? != booted))?;
     let begin = now(&site)?;
     let before = php(&site)?;
-    // Started in an earlier second than the restart to come.
-    testbed::wait::until("the next second", Duration::from_secs(3), || Ok(now(&site)? != begin))?;
     let since = ["--unless-restarted-since", &begin];
     site.host(0).exec(&["systemctl", "is-active", "php8.2-fpm"])?.success()?;
     expect(&run(&site, &since)?, 0);
@@ -216,6 +218,31 @@ fn what_was_restarted_since_is_left_alone_unless_a_run_left_something() -> Resul
     says(&waited, "waiting for another run on this host to end, for at most 10m: process ");
     says(&waited, ", because: T123");
     expect(&other.wait(Duration::from_secs(30))?, 0);
+    Ok(())
+}
+
+/// It is one process to whoever started it: what is sent to it reaches the tool, and how the tool ends is how it ends.
+#[test]
+fn it_becomes_the_tool_so_that_signals_and_exit_codes_are_its_own() -> Result<()> {
+    let site = site().boot()?;
+    let before = php(&site)?;
+    // Nobody can be asked what is in flight.
+    site.host(0).write(POOL_FILE, "")?;
+    site.host(0).exec(&["systemctl", "restart", "php8.2-fpm"])?.success()?;
+    let restarted = php(&site)?;
+    assert_ne!(restarted, before);
+    site.host(0).write(FILE, &SETTINGS.replace("grace_period: 0.3", "grace_period: 60"))?;
+    let mut run = site.host(0).spawn(&[RESTART])?;
+    run.wait_for_stderr("waiting 60s for requests in flight to end", Duration::from_secs(30))?;
+    run.signal(Signal::SIGTERM)?;
+    let ended = run.wait(Duration::from_secs(30))?;
+    assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32), "{ended}");
+    assert_eq!(php(&site)?, restarted, "{ended}");
+    site.wait_pooled(0, true)?;
+    site.host(0).write(FILE, &SETTINGS.replace("min_pooled: 0", "min_pooled: 2"))?;
+    let refused = self::run(&site, &[])?;
+    expect(&refused, 78);
+    says(&refused, "of which 2 have to stay pooled");
     Ok(())
 }
 
@@ -260,6 +287,21 @@ fn a_dry_run_says_what_would_be_done() -> Result<()> {
     assert_eq!(steps, ["depool", "restart", "repool"], "{plan}");
     assert_eq!(php(&site)?, before);
     Ok(())
+}
+
+/// Whatever key is in the file, `safe-service-restart` knows the option that it becomes.
+#[test]
+fn every_key_of_the_file_is_taken() -> Result<()> {
+    const EVERY_KEY: &str = "pools: [appservers]\nservices: [php8.2-fpm]\nmax_concurrency: 100%\nslots: etcd\nslot_timeout: 5m\n\
+        poolcounter_config: /etc/none.yaml\nmin_pooled: 0\nretries: 7\nwait: 0.5\nlb_timeout: 30\nlb_quorum: 1\ntimeout: 2\n\
+        grace_period: 0\ndrain_timeout: 60s\nrequire_drained: true\nsettle: 1\nready_timeout: 20\nlock_timeout: 1m\n\
+        catalog: /etc/conftool/local_services.yaml\nconfig: /etc/conftool/config.yaml\ndc: eqiad\nhost: mw1.eqiad.test\ntest: true\n";
+    let site = site().driver(Driver::V3).boot()?;
+    site.host(0).write(FILE, EVERY_KEY)?;
+    for arguments in [&["--dry-run"][..], &["--dry-run", "--force"], &[]] {
+        expect(&run(&site, arguments)?, 0);
+    }
+    site.wait_pooled(0, true)
 }
 
 /// The whole chain: the shipped unit, `check-and-restart-php`, `restart-php-fpm`, `safe-service-restart`, etcd and load balancers.

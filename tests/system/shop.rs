@@ -249,7 +249,7 @@ fn a_limit_takes_poolcounter() -> Result<()> {
     let shop = shop(1)?;
     let run = restart(&shop, &["--max-concurrency", "1"])?;
     expect(&run, 78);
-    says(&run, "no lock service: '/etc/poolcounter-backends.yaml' does not exist");
+    says(&run, "no lock service to count them: '/etc/poolcounter-backends.yaml' does not exist");
     // Who plans without one is told what that means.
     let plan = restart(&shop, &["--dry-run"])?;
     expect(&plan, 0);
