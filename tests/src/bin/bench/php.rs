@@ -35,6 +35,9 @@ began=$EPOCHREALTIME; run "$@"; between=$EPOCHREALTIME; run bash -e "$script"; e
 echo "$began $between $ended"
 "#;
 
+/// A safe restart by the original with its defaults: 3 s of sleep, whatever the machine, and 0.4 s of work.
+const ORIGINAL_RESTART: Duration = Duration::from_millis(3400);
+
 /// A check of all figures against the original's way; then a safe restart against one that always waits.
 pub fn php() -> Result<()> {
     let limitless = "[Unit]\nStartLimitIntervalSec=0\n";
@@ -97,13 +100,12 @@ fn nothing_in_flight(site: &Site) -> Result<()> {
     let (asks, waits) = (median(asks), median(waits));
     title("a safe restart with nothing in flight, against one that waits for the grace period");
     println!("  {} against {}: ratio {:.2}", ms(asks), ms(waits), ratio(asks, waits));
-    // The original's median on a quiet machine, which is its sleep and 0.4 s (reference, section 1).
-    let original = Duration::from_millis(3400);
-    println!(
-        "  the original's, on the machine that it was measured on: {}; ratio {:.2}",
-        ms(original),
-        ratio(asks, original)
-    );
     goal("less than a third", ratio(asks, waits) < 1.0 / 3.0);
+    println!(
+        "  the original's, on the quiet machine that it was measured on: {}; ratio {:.2}",
+        ms(ORIGINAL_RESTART),
+        ratio(asks, ORIGINAL_RESTART)
+    );
+    goal("less than a third of the original's", ratio(asks, ORIGINAL_RESTART) < 1.0 / 3.0);
     Ok(())
 }
