@@ -19,7 +19,7 @@ fn with_pages() -> Builder {
 }
 
 /// A request to the first host itself that takes so long, begun before this returns; what came of it.
-fn slow_request(site: &Site, time: Duration) -> Result<thread::JoinHandle<Result<String>>> {
+pub fn slow_request(site: &Site, time: Duration) -> Result<thread::JoinHandle<Result<String>>> {
     let web = site.host(0).web();
     let path = format!("/slow.php?ms={}", time.as_millis());
     let before = in_flight(site)?;

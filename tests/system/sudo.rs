@@ -1,11 +1,14 @@
 //! The deploy user's way in: sudo with the shipped rule, and sudo-rs with the same. What it allows runs, and nothing else does,
 //! whatever the caller adds.
 
+use std::time::Duration;
+
 use testbed::conftool::HostFile;
 use testbed::host::Output;
 use testbed::site::Site;
-use testbed::{Result, prepared};
+use testbed::{Result, prepared, wait};
 
+use crate::drain::slow_request;
 use crate::{expect, field, php, says};
 
 const RULE: &str = include_str!("../../sudoers.d/restart-php-fpm");
@@ -14,6 +17,7 @@ const DEPLOYER: &str = "mwdeploy";
 const RESTART: &str = "/usr/sbin/restart-php-fpm";
 /// Where a host finds the programs of sudo-rs, to put them in the place of sudo's.
 const SUDO_RS: &str = "/usr/lib/sudo-rs";
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn site() -> Result<Site> {
     let sudo_rs = prepared::sudo_rs()?;
@@ -186,14 +190,14 @@ fn nothing_gets_through(site: &Site, options: &str) -> Result<()> {
     let run = host.spawn(&["runuser", "-u", DEPLOYER, "--", "sh", "-c", &script])?;
     // The environment of the program itself, while it waits for the unit to settle.
     let environ = "for p in $(pgrep -x safe-service-re); do tr '\\0' '\\n' </proc/$p/environ; done; cat /tmp/said";
-    let seen = testbed::wait::until_some("the restart", std::time::Duration::from_secs(30), || {
+    let seen = wait::until_some("the restart", LIMIT, || {
         let seen = host.exec(&["sh", "-c", environ])?.stdout;
         Ok(Some(seen).filter(|seen| seen.contains("restarting 'php8.2-fpm")))
     })?;
     for name in NAMES.split(' ') {
         assert!(!seen.lines().any(|line| line.starts_with(&format!("{name}="))), "'{name}' got through: {seen}");
     }
-    let ended = run.wait(std::time::Duration::from_secs(60))?;
+    let ended = run.wait(Duration::from_secs(60))?;
     let said = host.read("/tmp/said")?;
     expect(&ended, 0);
     for word in ["trace: ", "debug: ", "127.0.0.1:9", "none.so"] {
@@ -218,6 +222,28 @@ fn the_callers_limits_end_no_run_in_the_middle() -> Result<()> {
     let run = deployer(&site, &format!("env --ignore-signal=CHLD sudo -n {RESTART} --force"))?;
     expect(&run, 0);
     assert_ne!(php(&site)?, once);
+    Ok(())
+}
+
+/// Somebody closes a laptop: either sudo passes that on, and the host is not left out of its pools.
+#[test]
+fn a_terminal_that_goes_away_puts_the_host_back() -> Result<()> {
+    for boot in [site, with_sudo_rs] {
+        let site = boot()?;
+        let host = site.host(0);
+        let before = php(&site)?;
+        host.write("/etc/restart-php-fpm.yaml", "pools: [appservers]\nmin_pooled: 0\ngrace_period: 60\n")?;
+        // What the run waits for.
+        slow_request(&site, Duration::from_secs(60))?;
+        let terminal = format!("exec script --quiet --command 'sudo -n {RESTART}' /tmp/said");
+        let _script = host.spawn(&["runuser", "-u", DEPLOYER, "--", "sh", "-c", &terminal])?;
+        let pooled = || site.conftool().pooled(&site.node(0));
+        wait::until("the host to be taken out", LIMIT, || Ok(pooled()? == "no"))?;
+        host.exec(&["pkill", "-KILL", "-x", "script"])?.success()?;
+        wait::until("the host to be put back", LIMIT, || Ok(pooled()? == "yes"))?;
+        site.wait_pooled(0, true)?;
+        assert_eq!(php(&site)?, before);
+    }
     Ok(())
 }
 
