@@ -44,6 +44,9 @@ pub enum AskFault {
     /// No answer, over FastCGI.
     #[error(transparent)]
     NoAnswer(Fault),
+    /// No answer, by a pool that lets in others alone, with what would change that.
+    #[error("it lets nobody in from this host: {0}")]
+    TurnedAway(String),
     /// No answer in time, over HTTP.
     #[error("timed out after {0:?}")]
     HttpTimedOut(std::time::Duration),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::allowed_clients::AllowedClients;
 use crate::command_line::CommandLine;
 use crate::files::Files;
 use crate::glob;
@@ -24,8 +25,9 @@ const MOST_FILES: usize = 1000;
 const LONGEST: usize = 16 * 1024 * 1024;
 
 /// The directives of a pool that matter here.
-const OF_POOLS: [&str; 10] = [
+const OF_POOLS: [&str; 11] = [
     "listen",
+    "listen.allowed_clients",
     "prefix",
     "chroot",
     "user",
@@ -190,6 +192,8 @@ impl Draft {
         let terminate = given("request_terminate_timeout").map(Set::seconds).transpose()?;
         Ok(Pool {
             listen: listen.address(base)?,
+            // One that is empty lets in nobody.
+            allowed_clients: set.get("listen.allowed_clients").map(|set| AllowedClients::parse(&set.value)),
             // With a listener of its own the page has a path even if none is given.
             status_path: text("pm.status_path").or_else(|| status_listen.is_some().then(|| "/".to_owned())),
             status_listen,

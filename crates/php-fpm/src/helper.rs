@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::allowed_clients::AllowedClients;
 use crate::ask::{self, AskError, AskFault};
-use crate::fastcgi::{self, Request};
+use crate::fastcgi::{self, Fault, Request};
 use crate::figures::{self, Cleared, Figures};
 use crate::json::JsonFault;
-use crate::pool::Pool;
+use crate::pool::{Pool, let_in};
 use crate::printable::printable;
 
 /// Where the scripts are installed; both names are fixed.
@@ -24,6 +25,7 @@ const LONGEST: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Helper {
     address: Address,
+    allowed_clients: Option<AllowedClients>,
     pool: String,
     file: PathBuf,
     chroot: Option<PathBuf>,
@@ -36,6 +38,7 @@ impl Helper {
     pub fn new(pool: &Pool) -> Self {
         Self {
             address: pool.listen.clone(),
+            allowed_clients: pool.allowed_clients.clone(),
             pool: pool.name.clone(),
             file: pool.file.clone(),
             chroot: pool.chroot.clone(),
@@ -73,7 +76,7 @@ impl Helper {
         let ask = || {
             let request = Request { longest_answer: LONGEST, ..Request::script(&script.to_string_lossy()) };
             let response = fastcgi::call(&self.address, &request, deadline)
-                .map_err(|error| AskFault::NoAnswer(error.into_fault()))?;
+                .map_err(|error| self.unanswered(error.into_fault()))?;
             if response.status != 200 {
                 return Err(ask::refused(&response, self.advice(response.status, &response.errors, &script)));
             }
@@ -87,6 +90,15 @@ impl Helper {
         };
         let question = format!("{what} from '{}' of pool '{}'", script.display(), self.pool);
         ask().map_err(|fault| AskError::new(question, self.address.to_string(), fault))
+    }
+
+    /// What a pool that turns this host away does is what a process that dies does, too.
+    fn unanswered(&self, fault: Fault) -> AskFault {
+        let turned_away = self.allowed_clients.as_ref().and_then(|allowed| allowed.turns_away(&self.address));
+        match (fault, turned_away) {
+            (Fault::Closed { received: 0, .. }, Some(client)) => AskFault::TurnedAway(let_in(client, &self.file)),
+            (fault, _) => AskFault::NoAnswer(fault),
+        }
     }
 
     /// What would help, by PHP-FPM's own words. It says 404 of a script that its processes do not see, whatever keeps them from it.
@@ -119,6 +131,7 @@ mod tests {
     fn helper(chroot: Option<&str>) -> Helper {
         Helper {
             address: Address::Unix(PathBuf::from("/no/such.sock")),
+            allowed_clients: None,
             pool: "www".to_owned(),
             file: PathBuf::from("/etc/www.conf"),
             chroot: chroot.map(PathBuf::from),

@@ -53,6 +53,7 @@
 
 mod address;
 mod admin_site;
+mod allowed_clients;
 mod ask;
 mod command_line;
 mod configuration;
@@ -73,6 +74,7 @@ pub mod wire;
 
 pub use address::{Address, AddressError};
 pub use admin_site::{AdminSite, AdminSiteError, DEFAULT_PORT, NETRC_FILE, VERSIONS_FILE};
+pub use allowed_clients::AllowedClients;
 pub use ask::{AskError, AskFault};
 pub use command_line::{CommandError, CommandLine};
 pub use configuration::{Configuration, ConfigurationError, discover};
@@ -82,6 +84,6 @@ pub use helper::{HELPER_FOLDER, Helper};
 pub use ini::LineFault;
 pub use json::JsonFault;
 pub use netrc::{Credentials, NetrcError};
-pub use pool::{MissingDirective, Ping, Pool, StatusPage};
+pub use pool::{NoPage, Ping, Pool, StatusPage};
 pub use read_with::{OpenError, ReadWith};
 pub use status::{AnsweredBy, Process, Status, in_flight};

@@ -1,10 +1,12 @@
 //! A pool, and the two pages of its own that PHP-FPM can answer for it. Both must be switched on by a directive; what is missing is said
 //! with the directive to add.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::allowed_clients::AllowedClients;
 use crate::ask::{self, AskError, AskFault};
 use crate::fastcgi::{self, Request};
 use crate::printable::printable;
@@ -19,6 +21,8 @@ pub struct Pool {
     pub file: PathBuf,
     /// Where it takes requests: `listen`.
     pub listen: Address,
+    /// Whom it lets in over TCP, there and at `pm.status_listen`: `listen.allowed_clients`. None means anybody.
+    pub allowed_clients: Option<AllowedClients>,
     /// The path of its status page: `pm.status_path`.
     pub status_path: Option<String>,
     /// Where the status page is answered also when every process is busy: `pm.status_listen`, since PHP 8.0.
@@ -39,40 +43,69 @@ pub struct Pool {
     pub request_terminate_timeout: Option<Duration>,
 }
 
-/// A page that a pool does not have, with what would give it one.
+/// A page that cannot be asked, with what would change that.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("pool '{pool}' has no {page}: add '{directive}' to '{}'", file.display())]
-pub struct MissingDirective {
-    /// The pool.
-    pub pool: String,
-    /// What it lacks: "status page" or "ping page".
-    pub page: &'static str,
-    /// The line to add.
-    pub directive: &'static str,
-    /// The file to add it to.
-    pub file: PathBuf,
+pub enum NoPage {
+    /// The pool does not have it.
+    #[error("pool '{pool}' has no {page}: add '{directive}' to '{}'", file.display())]
+    Missing {
+        /// The pool.
+        pool: String,
+        /// What it lacks: "status page" or "ping page".
+        page: &'static str,
+        /// The line to add.
+        directive: &'static str,
+        /// The file to add it to.
+        file: PathBuf,
+    },
+    /// The pool has it, and tells others alone.
+    #[error("pool '{pool}' does not tell this host its {page}: {}", let_in(*.client, file))]
+    TurnedAway {
+        /// The pool.
+        pool: String,
+        /// "status page" or "ping page".
+        page: &'static str,
+        /// As whom this host would come.
+        client: IpAddr,
+        /// The file that begins the pool.
+        file: PathBuf,
+    },
+}
+
+/// What would have a pool let this host in.
+pub(crate) fn let_in(client: IpAddr, file: &Path) -> String {
+    format!("add '{client}' to its 'listen.allowed_clients' in '{}', without a blank", file.display())
 }
 
 impl Pool {
     /// Its status page, asked on its own socket where it has one.
-    pub fn status_page(&self) -> Result<StatusPage, MissingDirective> {
+    pub fn status_page(&self) -> Result<StatusPage, NoPage> {
         let path =
             self.status_path.clone().ok_or_else(|| self.missing("status page", "pm.status_path = /fpm-status"))?;
         let (address, answered_by) = match &self.status_listen {
             Some(address) => (address.clone(), AnsweredBy::StatusListener),
             None => (self.listen.clone(), AnsweredBy::Pool),
         };
+        self.must_be_let_in("status page", &address)?;
         Ok(StatusPage { page: self.page("status", address, path), answered_by, is_unix: self.listen.is_unix() })
     }
 
     /// Its ping page, asked where requests are taken: the status page's socket would answer it too, and prove nothing.
-    pub fn ping(&self) -> Result<Ping, MissingDirective> {
+    pub fn ping(&self) -> Result<Ping, NoPage> {
         let path = self.ping_path.clone().ok_or_else(|| self.missing("ping page", "ping.path = /fpm-ping"))?;
+        self.must_be_let_in("ping page", &self.listen)?;
         Ok(Ping { page: self.page("ping", self.listen.clone(), path), expected: self.ping_response.clone() })
     }
 
-    fn missing(&self, page: &'static str, directive: &'static str) -> MissingDirective {
-        MissingDirective { pool: self.name.clone(), page, directive, file: self.file.clone() }
+    fn missing(&self, page: &'static str, directive: &'static str) -> NoPage {
+        NoPage::Missing { pool: self.name.clone(), page, directive, file: self.file.clone() }
+    }
+
+    fn must_be_let_in(&self, page: &'static str, address: &Address) -> Result<(), NoPage> {
+        match self.allowed_clients.as_ref().and_then(|allowed| allowed.turns_away(address)) {
+            Some(client) => Err(NoPage::TurnedAway { pool: self.name.clone(), page, client, file: self.file.clone() }),
+            None => Ok(()),
+        }
     }
 
     fn page(&self, kind: &'static str, address: Address, path: String) -> Page {
@@ -182,6 +215,7 @@ mod tests {
             name: "www".to_owned(),
             file: PathBuf::from("/etc/php/8.2/fpm/pool.d/www.conf"),
             listen: Address::Unix(PathBuf::from("/no/such/www.sock")),
+            allowed_clients: None,
             status_path: None,
             status_listen: None,
             ping_path: None,
@@ -204,6 +238,30 @@ mod tests {
             pool().ping().unwrap_err().to_string(),
             "pool 'www' has no ping page: add 'ping.path = /fpm-ping' to '/etc/php/8.2/fpm/pool.d/www.conf'"
         );
+    }
+
+    #[test]
+    fn a_page_that_this_host_may_not_ask_is_said_with_whom_to_let_in() {
+        let listen = Address::parse("127.0.0.1:9000", Path::new("/")).unwrap();
+        let pages = Pool { status_path: Some("/s".to_owned()), ping_path: Some("/p".to_owned()), listen, ..pool() };
+        let closed = Pool { allowed_clients: Some(AllowedClients::parse("192.0.2.5")), ..pages.clone() };
+        assert_eq!(
+            closed.ping().unwrap_err().to_string(),
+            "pool 'www' does not tell this host its ping page: add '127.0.0.1' to its 'listen.allowed_clients' in \
+             '/etc/php/8.2/fpm/pool.d/www.conf', without a blank"
+        );
+        assert!(
+            closed
+                .status_page()
+                .unwrap_err()
+                .to_string()
+                .starts_with("pool 'www' does not tell this host its status page: ")
+        );
+        // A listener of the file system lets everybody in.
+        let status_listen = Some(Address::Unix(PathBuf::from("/no/such/status.sock")));
+        assert!(Pool { status_listen, ..closed }.status_page().is_ok());
+        let open = Pool { allowed_clients: Some(AllowedClients::parse("192.0.2.5,127.0.0.1")), ..pages };
+        assert!(open.ping().is_ok() && open.status_page().is_ok());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use php_fpm::fastcgi::{self, Fault, Request, Response, Stage};
-use php_fpm::{Address, AnsweredBy, AskFault, Pool};
+use php_fpm::{Address, AnsweredBy, AskFault, Helper, Pool, Source};
 use testbed::address::Address as Reserved;
 use testbed::{Result, wait};
 
@@ -177,16 +177,38 @@ fn over_tcp_the_queue_is_known() -> Result<()> {
     Ok(())
 }
 
+/// PHP-FPM closes the connection of whoever is not let in, without a word: who that is has to be known before.
 #[test]
-fn a_client_that_is_not_allowed_is_told_of_a_closed_connection() -> Result<()> {
-    let reserved = Reserved::reserve()?;
-    let more = format!("{PAGES}\nlisten.allowed_clients = 127.1.2.3");
-    let text = section("www", 1, &more).replace("listen = @/www.sock", &format!("listen = {}", reserved.port(9000)));
-    let fpm = Root::new()?.start(&text, &[])?;
-    let error = fpm.pool("www").ping()?.ask(LONG).unwrap_err();
-    let expected =
-        format!("ping page '/ping' of pool 'www' at '{reserved}:9000': it closed the connection without an answer");
-    assert_eq!(error.to_string(), expected);
+fn whom_a_pool_does_not_let_in_is_known_as_php_fpm_has_it() -> Result<()> {
+    let table = [
+        ("127.0.0.1", true),
+        ("127.1.2.3,127.0.0.1", true),
+        ("127.1.2.3", false),
+        ("127.1.2.3, 127.0.0.1", false),
+        ("127.0.0.0/8", false),
+        ("any", false),
+        ("", false),
+    ];
+    for (allowed, is_let_in) in table {
+        let reserved = Reserved::reserve()?;
+        let more = format!("{PAGES}\nlisten.allowed_clients = {allowed}");
+        let listen = format!("listen = {}", reserved.port(9000));
+        let fpm = Root::new()?.start(&section("www", 1, &more).replace("listen = @/www.sock", &listen), &[])?;
+        let pool = fpm.pool("www");
+        let answer = fastcgi::call(&pool.listen, &Request::page("/ping", ""), LONG);
+        assert_eq!(answer.is_ok(), is_let_in, "'{allowed}': {answer:?}");
+        match (pool.ping(), is_let_in) {
+            (Ok(ping), true) => ping.ask(LONG)?,
+            (Err(error), false) => {
+                let words = "pool 'www' does not tell this host its ping page: add '127.0.0.1' to its 'listen.allowed_clients' in ";
+                assert!(error.to_string().starts_with(words), "'{allowed}': {error}");
+                let figures = Source::Helper(Helper::new(&pool)).read(LONG).unwrap_err().to_string();
+                assert!(figures.contains("it lets nobody in from this host: add '127.0.0.1' to its "), "{figures}");
+            }
+            (found, _) => panic!("'{allowed}': {found:?}"),
+        }
+        assert_eq!(pool.status_page().is_ok(), is_let_in, "'{allowed}'");
+    }
     Ok(())
 }
 
