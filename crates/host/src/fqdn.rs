@@ -33,10 +33,10 @@ pub fn hostname() -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum FqdnError {
     /// The kernel would not say.
-    #[error("cannot read this host's name: {0}; pass --host")]
+    #[error("cannot read this host's name: {0}; name it by --host or 'host'")]
     NoHostname(std::io::Error),
     /// No name with a dot was found, or only the loopback's.
-    #[error("cannot find the full name of this host: '{hostname}' stands for {found}; pass --host")]
+    #[error("cannot find the full name of this host: '{hostname}' stands for {found}; name it by --host or 'host'")]
     NotQualified {
         /// The kernel's name for the host.
         hostname: String,
@@ -99,7 +99,9 @@ mod tests {
         for name in ["localhost", "localhost.localdomain", "localhost6.localdomain6"] {
             assert_eq!(
                 chosen(&[name, "mw1"]),
-                Err(format!("cannot find the full name of this host: 'mw1' stands for '{name}', 'mw1'; pass --host"))
+                Err(format!(
+                    "cannot find the full name of this host: 'mw1' stands for '{name}', 'mw1'; name it by --host or 'host'"
+                ))
             );
         }
     }

@@ -236,7 +236,7 @@ fn already_done(
         log::debug!("'{SAFE_SERVICE_RESTART} --recover': {status}");
     }
     if left_open()? {
-        log::info!("this host is out of its pools because of an earlier run: restarting once more");
+        log::info!("an earlier run has left this host out of its pools, or may have: restarting once more");
         return Ok(false);
     }
     match check::not_restarted_since(systemctl, units, time, asked.request.reload)? {

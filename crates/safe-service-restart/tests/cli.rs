@@ -180,7 +180,7 @@ fn a_catalog_that_is_missing_is_named() {
         .assert()
         .code(78)
         .stderr_eq(str![[r#"
-safe-service-restart: error: cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; pass --host
+safe-service-restart: error: cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; name it by --host or 'host'
 safe-service-restart: error: ended with 78: nothing was changed
 
 "#]])
@@ -191,7 +191,7 @@ safe-service-restart: error: ended with 78: nothing was changed
 fn a_refusal_is_a_report_too() {
     let arguments = ["--dry-run", "--json", "-q", "--pools", "a", "--depool", "--catalog", "/nonexistent/c.yaml"];
     tool(&arguments).assert().code(78).stdout_eq(str![[r#"
-{"exit_code":78,"tool":"safe-service-restart","version":"0.1.0","action":"depool","force":false,"dry_run":true,"reason":null,"user":null,"fleet_run":null,"host":null,"data_centre":null,"services":"untouched","state":"nothing was changed","pools":[],"units":[],"in_flight":null,"phases":[],"notes":[],"failures":["cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; pass --host"],"signal":null}
+{"exit_code":78,"tool":"safe-service-restart","version":"0.1.0","action":"depool","force":false,"dry_run":true,"reason":null,"user":null,"fleet_run":null,"host":null,"data_centre":null,"services":"untouched","state":"nothing was changed","pools":[],"units":[],"in_flight":null,"phases":[],"notes":[],"failures":["cannot find the full name of this host: 'vm' stands for 'vm', 'localhost', 'vm'; name it by --host or 'host'"],"signal":null}
 
 "#]]);
 }
