@@ -3,7 +3,6 @@
 //! say beside the command goes through standard input, past every shell.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,6 +19,8 @@ const SSH: &str = "/usr/bin/ssh";
 pub const REMOTE: [&str; 5] = ["sudo", "-n", "/usr/sbin/restart-php-fpm", "--request", "-"];
 /// Where programs are found that are not named by their path, here: by an `--rsh`, a gate, a `ProxyCommand`.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where ssh's sockets are: their names must not be longer than about a hundred bytes.
+const FOLDER: &str = "/tmp";
 /// A connection without an answer for four times as long is lost: a host that dies is noticed within a minute.
 const ALIVE_INTERVAL: u32 = 15;
 /// How long a connection is kept for a host that is to be tried again, in seconds.
@@ -97,17 +98,19 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The way that the settings describe, to have this run there. Fails if there can be no folder for ssh's sockets.
-    pub fn new(way: &Way, remote: &[&str]) -> io::Result<Self> {
-        if way.rsh.is_some() {
-            return Ok(Self::with_sockets(way, remote, Path::new("")));
-        }
-        let sockets = tempfile::Builder::new().prefix("rolling-restart.").tempdir()?;
-        let found = Self::with_sockets(way, remote, sockets.path());
-        Ok(Self { _sockets: Some(sockets), ..found })
+    /// The way that the settings describe, to have this run there.
+    pub fn new(way: &Way, remote: &[&str]) -> Self {
+        Self::new_in(Path::new(FOLDER), way, remote)
     }
 
-    fn with_sockets(way: &Way, remote: &[&str], sockets: &Path) -> Self {
+    /// The same, with ssh's sockets somewhere in this folder.
+    fn new_in(folder: &Path, way: &Way, remote: &[&str]) -> Self {
+        let sockets = if way.rsh.is_none() { sockets(folder) } else { None };
+        let found = Self::with_sockets(way, remote, sockets.as_ref().map(TempDir::path));
+        Self { _sockets: sockets, ..found }
+    }
+
+    fn with_sockets(way: &Way, remote: &[&str], sockets: Option<&Path>) -> Self {
         let mut before = match &way.rsh {
             Some(words) => words.iter().map(OsString::from).collect(),
             None => ssh(way, sockets),
@@ -134,7 +137,16 @@ impl Remote {
     }
 }
 
-fn ssh(way: &Way, sockets: &Path) -> Vec<OsString> {
+/// A folder for sockets. They save time where a host is tried again, and nothing depends on them: a disk that is full here is no reason
+/// to restart nothing there.
+fn sockets(folder: &Path) -> Option<TempDir> {
+    let made = tempfile::Builder::new().prefix("rolling-restart.").tempdir_in(folder);
+    let folder = folder.display();
+    made.inspect_err(|error| log::warn!("no folder for ssh's sockets in '{folder}', so no connection is kept: {error}"))
+        .ok()
+}
+
+fn ssh(way: &Way, sockets: Option<&Path>) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec![SSH.into(), "-T".into()];
     let mut option = |text: String| words.extend(["-o".into(), text.into()]);
     option("BatchMode=yes".to_owned());
@@ -147,9 +159,15 @@ fn ssh(way: &Way, sockets: &Path) -> Vec<OsString> {
     option("ForwardX11=no".to_owned());
     // Its errors are repeated; banners and greetings are not.
     option("LogLevel=ERROR".to_owned());
-    option("ControlMaster=auto".to_owned());
-    option(format!("ControlPath={}/%C", sockets.display()));
-    option(format!("ControlPersist={PERSIST}"));
+    match sockets {
+        Some(sockets) => {
+            option("ControlMaster=auto".to_owned());
+            option(format!("ControlPath={}/%C", sockets.display()));
+            option(format!("ControlPersist={PERSIST}"));
+        }
+        // Nor one that the user's own configuration names.
+        None => option("ControlPath=none".to_owned()),
+    }
     if let Some(key) = &way.key {
         words.extend(["-i".into(), PathBuf::from(key).into(), "-o".into(), "IdentitiesOnly=yes".into()]);
     }
@@ -174,7 +192,7 @@ mod tests {
     }
 
     fn line(way: &Way, work: &Work) -> String {
-        let remote = Remote::with_sockets(way, &work.words(), Path::new("/tmp/x"));
+        let remote = Remote::with_sockets(way, &work.words(), Some(Path::new("/tmp/x")));
         let command = remote.command(&Fqdn::new("mw1.test").unwrap());
         let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
         words.join(OsStr::new(" ")).into_string().unwrap()
@@ -190,6 +208,15 @@ mod tests {
              -o ControlPath=/tmp/x/%C -o ControlPersist=60 -i /etc/key -o IdentitiesOnly=yes -l mwdeploy -- mw1.test \
              sudo -n /usr/sbin/restart-php-fpm --request -"
         );
+    }
+
+    #[test]
+    fn where_no_folder_can_be_made_for_sockets_each_connection_is_one_of_its_own() {
+        let remote = Remote::new_in(Path::new("/nonexistent"), &way(), &REMOTE);
+        let command = remote.command(&Fqdn::new("mw1.test").unwrap());
+        let words: Vec<_> = command.get_args().filter_map(OsStr::to_str).collect();
+        assert!(words.contains(&"ControlPath=none") && words.contains(&"mw1.test"), "{words:?}");
+        assert!(!words.iter().any(|word| word.contains("ControlMaster") || word.contains("Persist")), "{words:?}");
     }
 
     #[test]
@@ -219,7 +246,7 @@ mod tests {
     #[test]
     fn nothing_of_the_environment_is_handed_on_but_the_agent() {
         let way = Way { agent: Some("/run/agent".into()), ..way() };
-        let remote = Remote::with_sockets(&way, &["true"], Path::new("/tmp/x"));
+        let remote = Remote::with_sockets(&way, &["true"], None);
         let command = remote.command(&Fqdn::new("mw1.test").unwrap());
         let names: Vec<_> = command.get_envs().map(|(name, _)| name).collect();
         assert_eq!(names, ["PATH", "SSH_AUTH_SOCK"]);

@@ -87,6 +87,11 @@ fn no_signals(error: &io::Error) -> Failure {
     Failure::new(ExitCode::Failed, format!("cannot listen for signals: {error}"))
 }
 
+/// Nothing could be waited for.
+pub(crate) fn no_fleet(error: &io::Error) -> Failure {
+    Failure::new(ExitCode::Failed, format!("cannot wait for programs: {error}"))
+}
+
 fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     let now = SystemTime::now();
     let began = clock::utc_exact(now);
@@ -109,13 +114,12 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     }
     let stop = Signals::listen_saying("no other host is started; one more, later, waits for none");
     let stop = stop.map_err(|error| no_signals(&error))?;
-    let failed = |what: &str, error: io::Error| Failure::new(ExitCode::Failed, format!("cannot {what}: {error}"));
+    let fleet = Fleet::new().map_err(|error| no_fleet(&error))?;
     let mut run = Run {
         progress: Progress::new(&id, hosts.len(), cli.json, caller.can_draw && !cli.quiet && !cli.no_progress),
         schedule: Schedule::new(hosts.len(), rules),
-        fleet: Fleet::new().map_err(|error| failed("wait for programs", error))?,
-        remote: Remote::new(&settings.way, &settings.work.words())
-            .map_err(|error| failed("make a folder for ssh's sockets", error))?,
+        fleet,
+        remote: Remote::new(&settings.way, &settings.work.words()),
         input: settings.work.input(),
         records: vec![Record::default(); hosts.len()],
         clock: Monotonic::new(),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use restart_core::{ExitCode, Failure, Stop};
+use restart_core::{Failure, Stop};
 
 use super::account::Account;
 use super::{Answer, Subject};
 use crate::fleet::{self, Fleet, Job};
 use crate::remote::{REMOTE, Remote};
+use crate::run::no_fleet;
 use crate::settings::Settings;
 
 /// What is asked, on the standard input of restart-php-fpm(8).
@@ -19,10 +20,8 @@ const SLICE: Duration = Duration::from_millis(100);
 
 /// Asks each of them, until all have answered or `stop` says that nobody waits for it.
 pub(super) fn everybody(subjects: &mut [Subject], settings: &Settings, stop: &dyn Stop) -> Result<(), Failure> {
-    let failed = |what: &str, error| Failure::new(ExitCode::Failed, format!("cannot {what}: {error}"));
-    let remote =
-        Remote::new(&settings.way, &REMOTE).map_err(|error| failed("make a folder for ssh's sockets", error))?;
-    let mut fleet = Fleet::new().map_err(|error| failed("wait for programs", error))?;
+    let remote = Remote::new(&settings.way, &REMOTE);
+    let mut fleet = Fleet::new().map_err(|error| no_fleet(&error))?;
     let at_once = fleet::room(AT_ONCE);
     let mut next = 0;
     loop {
