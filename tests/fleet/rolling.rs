@@ -76,6 +76,9 @@ fn a_host_whose_service_does_not_come_back_ends_the_run_stays_out_and_is_named()
     says(&run, "no other host is started: as many hosts failed as may (--max-failures)");
     let last = run.stderr.lines().last().unwrap();
     assert!(last.contains(&format!("LEFT DEPOOLED: {name}: ")), "the last line is '{last}'");
+    // A terminal may be gone by then; the log of the deployment host is not.
+    let log = deployment.host()?.journal("rolling-restart")?.join("\n");
+    assert!(log.contains(&format!("left depooled (1): {name}; go on with: {}", resume(&run))), "{log}\n{run}");
     // Those that it says were not touched were not, and it alone is out.
     let restarts = deployment.restarts()?;
     for (host, count) in &restarts {

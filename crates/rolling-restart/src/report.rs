@@ -26,20 +26,27 @@ pub fn lines(tally: &Tally<'_>, ended: &str, took: &str, resume: &Resume) -> Vec
     let most = if matches!(resume, Resume::Command { .. }) { NAMES } else { usize::MAX };
     lines.names("never tried", &tally.never_tried, most);
     if !tally.remaining().is_empty() {
-        lines.0.push((
-            Level::Error,
-            match resume {
-                Resume::Command { command, same_input } => {
-                    let first = if *same_input { ", the same hosts on its standard input," } else { "" };
-                    format!("go on{first} with: {command}")
-                }
-                Resume::Names => "go on with the hosts above that are not done, by --hosts".to_owned(),
-            },
-        ));
+        let names = || "go on with the hosts above that are not done, by --hosts".to_owned();
+        lines.0.push((Level::Error, resume.by_command().unwrap_or_else(names)));
     }
     lines.names("perhaps depooled, and recovery there goes on trying", &tally.perhaps_depooled, usize::MAX);
     lines.each("LEFT DEPOOLED", &tally.left_depooled);
     lines.0
+}
+
+/// The same as one line for the system's log, which is there when the terminal is not: how it ended, who is out, and what is left to do.
+pub fn line(tally: &Tally<'_>, ended: &str, took: &str, resume: &Resume) -> String {
+    let mut lines = Lines(Vec::new());
+    let remaining = tally.remaining();
+    lines.0.push((Level::Info, format!("{ended}, after {took}: {}", sums(tally))));
+    let out: Vec<_> = tally.left_depooled.iter().map(|(host, _)| *host).collect();
+    lines.names("left depooled", &out, usize::MAX);
+    lines.names("perhaps depooled", &tally.perhaps_depooled, usize::MAX);
+    match resume.by_command() {
+        Some(command) => lines.problem(command, !remaining.is_empty()),
+        None => lines.names("not done", &remaining, usize::MAX),
+    }
+    Vec::from_iter(lines.0.into_iter().map(|(_, line)| line)).join("; ")
 }
 
 /// How to go on.
@@ -49,6 +56,15 @@ pub enum Resume {
     Command { command: String, same_input: bool },
     /// By naming the hosts: no host can tell by itself that it is done.
     Names,
+}
+
+impl Resume {
+    /// In words, if there is a command.
+    fn by_command(&self) -> Option<String> {
+        let Self::Command { command, same_input } = self else { return None };
+        let first = if *same_input { ", the same hosts on its standard input," } else { "" };
+        Some(format!("go on{first} with: {command}"))
+    }
 }
 
 struct Lines(Vec<(Level, String)>);
@@ -142,5 +158,22 @@ mod tests {
         assert_eq!(lines[lines.len() - 2], "perhaps depooled, and recovery there goes on trying (1): mw2.test");
         let named = text(&tally, &Resume::Names);
         assert!(named.iter().any(|line| line.starts_with("never tried") && line.ends_with("mw40.test")));
+    }
+
+    #[test]
+    fn the_log_of_the_system_gets_one_line_with_those_that_are_out_and_what_is_left() {
+        let hosts = hosts(3);
+        let tally = Tally {
+            done: vec![&hosts[0]],
+            left_depooled: vec![(&hosts[1], "php8.2-fpm is not ready")],
+            never_tried: vec![&hosts[2]],
+            ..Tally::default()
+        };
+        let sums = "ended with 3, after 5m: 1 done, 1 never tried, 1 left depooled; left depooled (1): mw2.test";
+        let log = |resume: &Resume| line(&tally, "ended with 3", "5m", resume);
+        assert_eq!(log(&by("rolling-restart a b")), format!("{sums}; go on with: rolling-restart a b"));
+        assert_eq!(log(&Resume::Names), format!("{sums}; not done (2): mw2.test mw3.test"));
+        let tally = Tally { done: vec![&hosts[0]], ..Tally::default() };
+        assert_eq!(line(&tally, "ended with 0", "5m", &by("x")), "ended with 0, after 5m: 1 done");
     }
 }

@@ -29,7 +29,7 @@ use crate::settings::{MOST_AT_ONCE, Settings};
 use crate::tally::Record;
 use crate::{hosts, plan, resume, status};
 
-const TOOL: &str = env!("CARGO_PKG_NAME");
+pub(crate) const TOOL: &str = env!("CARGO_PKG_NAME");
 /// The longest time without a look for a signal.
 const SLICE: Duration = Duration::from_millis(100);
 /// The shell of the gate.
@@ -116,6 +116,7 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     let stop = stop.map_err(|error| no_signals(&error))?;
     let fleet = Fleet::new().map_err(|error| no_fleet(&error))?;
     let mut run = Run {
+        id: &id,
         progress: Progress::new(&id, hosts.len(), cli.json, caller.can_draw && !cli.quiet && !cli.no_progress),
         schedule: Schedule::new(hosts.len(), rules),
         fleet,
@@ -146,9 +147,7 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     });
     run.go(&stop);
     let since = cli.since.map_or(began, clock::utc_exact);
-    let ended = run.conclude(&goes_on(cli, &since), stop.requested().map(|stopped| stopped.signal));
-    syslog::notice(TOOL, &format!("run {id}: ended with {}", ended.exit_code.number()));
-    Ok(ended)
+    Ok(run.conclude(&goes_on(cli, &since), stop.requested().map(|stopped| stopped.signal)))
 }
 
 /// `--dry-run`: what would be done.
@@ -188,6 +187,7 @@ fn load() -> Result<File, Failure> {
 
 /// What there is during a run.
 pub(crate) struct Run<'a> {
+    pub(crate) id: &'a str,
     pub(crate) hosts: &'a [Fqdn],
     settings: &'a Settings,
     pub(crate) schedule: Schedule,

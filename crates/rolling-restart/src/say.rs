@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use host::syslog;
 use log::Level;
 use restart_core::{Clock as _, Signal, span};
 
 use crate::events::{self, Event as Told, Lists};
 use crate::progress;
 use crate::report::{self, Resume};
-use crate::run::{Ended, Run};
+use crate::run::{Ended, Run, TOOL};
 use crate::schedule::{Class, Ending, Event, Place};
 use crate::tally::{Counts, Tally};
 
@@ -104,9 +105,11 @@ impl Run<'_> {
             None => format!("ended with {}", exit_code.number()),
         };
         let took = self.clock.now();
-        for (level, line) in report::lines(&tally, &ended, &span(took).to_string(), resume) {
+        let span = span(took).to_string();
+        for (level, line) in report::lines(&tally, &ended, &span, resume) {
             log::log!(level, "{line}");
         }
+        syslog::notice(TOOL, &format!("run {}: {}", self.id, report::line(&tally, &ended, &span, resume)));
         let remaining = tally.remaining();
         let command = match resume {
             Resume::Command { command, .. } if !remaining.is_empty() => Some(command.as_str()),

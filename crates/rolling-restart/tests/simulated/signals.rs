@@ -90,3 +90,23 @@ fn a_signal_that_comes_while_the_gate_runs_ends_the_gate() {
     assert_eq!(ran.signal, Some(1), "{}", ran.stderr);
     assert_eq!(ran.listed("never_tried").len(), 2);
 }
+
+#[test]
+fn without_its_terminal_a_run_goes_on_where_it_was_told_to() {
+    let world = World::new(6);
+    for number in 1..=6 {
+        world.behave(number, "while [ ! -e \"$dir/go\" ]; do sleep 0.05; done; restart 0");
+    }
+    let plain = world.command("--json");
+    // As nohup does it.
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    world.await_starts(1);
+    // Nobody reads any more what it says.
+    drop((child.stdout.take(), child.stderr.take()));
+    send(&child, Signal::SIGHUP);
+    std::fs::write(world.path("go"), "").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(world.restarts().len(), 6);
+}
