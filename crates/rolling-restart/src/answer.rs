@@ -86,11 +86,13 @@ impl Attempt<'_> {
                 Verdict::new(Ending::Failed, Some(0), words)
             }
             (End::Code(code), None) => self.by_code(code, &self.last_words("it does not say why")),
-            (End::Signal(signal), _) => {
+            // A tool's last word is its report. That ssh did not end by itself means no more than that something there holds the connection.
+            (End::Signal(_) | End::TimeOver, Some(report)) => self.reported(&report),
+            (End::Signal(signal), None) => {
                 let words = format!("the program that reaches it was ended by signal {signal}");
                 Verdict { perhaps_running: true, ..Verdict::new(Ending::Failed, None, words) }
             }
-            (End::TimeOver, _) => {
+            (End::TimeOver, None) => {
                 let words = format!("no end within {}", span(self.allowed));
                 Verdict { perhaps_running: true, ..Verdict::new(Ending::Failed, None, words) }
             }
@@ -253,6 +255,19 @@ mod tests {
             assert!(verdict.ending == Ending::Failed && verdict.perhaps_running);
         }
         assert_eq!(attempt(End::TimeOver, "", "").judge().words, "no end within 90s");
+    }
+
+    #[test]
+    fn a_host_that_reported_has_ended_though_its_ssh_had_to_be() {
+        for end in [End::TimeOver, End::Signal(15)] {
+            for (code, services, ending) in [(0, "done", Ending::Done), (3, "failed", Ending::LeftDepooled)] {
+                let line = format!("{{\"exit_code\":{code},\"services\":\"{services}\",\"state\":\"s\"}}\n");
+                let verdict = attempt(end, &line, "").judge();
+                assert_eq!((verdict.ending, verdict.exit_code, verdict.perhaps_running), (ending, Some(code), false));
+            }
+            // What was cut off in the middle of it is none.
+            assert_eq!(attempt(end, "{\"exit_code\":0,", "").judge().ending, Ending::Failed);
+        }
     }
 
     #[test]

@@ -47,6 +47,17 @@ fn a_program_that_leaves_its_pipes_open_behind_it_has_ended_all_the_same() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
+/// As sshd keeps a connection open for whatever was started there and holds the output.
+#[test]
+fn a_host_that_reported_and_does_not_let_go_is_what_it_reported() {
+    let world = World::new(2);
+    world.behave(1, "(restart 0); sleep 300").behave(2, "(report 3 failed 'not ready'); sleep 300");
+    let ran = world.run("--host-timeout 3 --canaries 0 --batch 2 --json");
+    ran.ended_with(3);
+    assert_eq!((ran.listed("done"), ran.listed("left_depooled")), (vec![name(1)], vec![name(2)]));
+    assert!(ran.listed("perhaps_running").is_empty(), "{}", ran.stdout);
+}
+
 #[test]
 fn without_a_report_nothing_is_taken_to_be_done() {
     let world = World::new(1);
