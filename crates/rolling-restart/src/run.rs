@@ -14,7 +14,7 @@ use host::{Monotonic, Signals, clock, environment, ids, output, signals, syslog,
 use log::Level;
 use restart_core::{Clock as _, ExitCode, Failure, Fqdn, Signal, Stop, Stopped};
 
-use crate::answer::{Attempt, End, Verdict};
+use crate::answer::{Attempt, End, Verdict, last_words};
 use crate::caller::Caller;
 use crate::cli::Cli;
 use crate::events::{self, Event as Told};
@@ -310,9 +310,8 @@ impl Run<'_> {
     }
 
     fn gate_ended(&self, finished: &Finished) -> Event {
-        let output = [&finished.stderr, &finished.stdout].into_iter().find(|output| !output.trim_ascii().is_empty());
-        let text = output.map(|output| String::from_utf8_lossy(output)).unwrap_or_default();
-        let words = host::printable(text.trim().lines().next_back().unwrap_or("it said nothing"));
+        let said = last_words(&finished.stdout, "it said nothing");
+        let words = last_words(&finished.stderr, &said);
         let (passed, words) = match finished.end {
             End::Code(0) => (true, words),
             End::Code(code) => (false, format!("ended with {code}: {words}")),

@@ -36,6 +36,19 @@ fn a_gate_that_does_not_answer_says_no() {
 }
 
 #[test]
+fn of_a_gate_that_says_too_much_one_line_is_repeated_and_that_is_bounded() {
+    let world = World::new(3);
+    let gate = world.path("gate");
+    fs::write(&gate, "head -c 9000000 /dev/zero | tr '\\0' x; exit 1\n").unwrap();
+    let mut command = world.command("--json");
+    command.arg("--gate").arg(format!(". {}", gate.display()));
+    let ran = Ran::of(command.output().unwrap());
+    ran.ended_with(1).says("the gate says no: ended with 1: xxx");
+    let longest = ran.stderr.lines().map(str::len).max().unwrap();
+    assert!(longest < 500, "a line of {longest} characters");
+}
+
+#[test]
 fn an_emergency_has_no_canary_and_tells_each_host() {
     let world = World::new(20);
     world.behave(4, "report 3 failed 'it does not run'");
