@@ -85,6 +85,9 @@ impl Attempt<'_> {
                 let words = format!("ended with 0 and no report: {}", self.last_words("it said nothing"));
                 Verdict::new(Ending::Failed, Some(0), words)
             }
+            (End::Code(code), None) if self.reports && code == ExitCode::Usage.number() => {
+                self.by_code(code, &format!("no request is taken there: {}", self.complaint()))
+            }
             (End::Code(code), None) => self.by_code(code, &self.last_words("it does not say why")),
             // A tool's last word is its report. That ssh did not end by itself means no more than that something there holds the connection.
             (End::Signal(_) | End::TimeOver, Some(report)) => self.reported(&report),
@@ -130,6 +133,13 @@ impl Attempt<'_> {
         }
     }
 
+    /// What a tool that does not know `--request` says first; it goes on with how to call it.
+    fn complaint(&self) -> String {
+        let text = String::from_utf8_lossy(self.stderr);
+        let line = text.lines().map(str::trim).find(|line| line.starts_with("error: "));
+        line.map_or_else(|| self.last_words("it does not say why"), short)
+    }
+
     fn last_words(&self, otherwise: &str) -> String {
         last_words(self.stderr, otherwise)
     }
@@ -151,9 +161,9 @@ pub fn last_line(stdout: &[u8]) -> Option<&[u8]> {
     stdout.split(|byte| *byte == b'\n').rfind(|line| !line.trim_ascii().is_empty())
 }
 
-/// The last line of what it said on standard error.
-pub fn last_words(stderr: &[u8], otherwise: &str) -> String {
-    let text = String::from_utf8_lossy(stderr);
+/// The last line of what it said.
+pub fn last_words(said: &[u8], otherwise: &str) -> String {
+    let text = String::from_utf8_lossy(said);
     let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
     last.map_or_else(|| otherwise.to_owned(), short)
 }
@@ -217,6 +227,16 @@ mod tests {
         assert_eq!((verdict.ending, verdict.words.as_str()), (Ending::Failed, "sudo: a password is required"));
         assert_eq!(attempt(End::Code(3), "", "").judge().ending, Ending::LeftDepooled, "the worse is assumed");
         assert_eq!(attempt(End::Code(75), "", "").judge().ending, Ending::Busy);
+    }
+
+    #[test]
+    fn of_a_tool_that_is_too_old_for_a_request_what_it_complains_of_is_told() {
+        let said = "error: unexpected argument '--request' found\n\nUsage: restart-php-fpm [OPTIONS]\n\n\
+                    For more information, try '--help'.\n";
+        let verdict = attempt(End::Code(2), "", said).judge();
+        let words = "no request is taken there: error: unexpected argument '--request' found";
+        assert_eq!((verdict.ending, verdict.words.as_str()), (Ending::Failed, words));
+        assert_eq!(attempt(End::Code(2), "", "usage\n").judge().words, "no request is taken there: usage");
     }
 
     #[test]
