@@ -32,10 +32,12 @@ impl Progress {
     pub fn new(run: &str, hosts: usize, json: bool, may_draw: bool) -> Self {
         let bar = (may_draw && std::io::stderr().is_terminal()).then(|| {
             // Not by the library's own target, which asks an environment that has been emptied whether the terminal can draw.
-            let target = ProgressDrawTarget::term_like_with_hz(Box::new(Term::stderr()), DRAWS);
+            let terminal = Term::stderr();
+            let (_, columns) = terminal.size();
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal), DRAWS);
             let bar = ProgressBar::with_draw_target(u64::try_from(hosts).ok(), target);
-            // The template is a constant; should it ever be wrong, a plain bar will do.
-            match ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}") {
+            // The template is our own; should it ever be wrong, a plain bar will do.
+            match ProgressStyle::with_template(&template(columns)) {
                 Ok(style) => bar.with_style(style),
                 Err(_) => bar,
             }
@@ -103,6 +105,11 @@ impl Progress {
     }
 }
 
+/// The bar takes an eighth of the terminal: the words beside it say more, and where they do not fit their end is cut off.
+fn template(columns: u16) -> String {
+    format!("{{bar:{}}} {{pos}}/{{len}} {{wide_msg}}", (columns / 8).clamp(4, 24))
+}
+
 /// The time that `left` hosts take, so many at once, if each takes what those took that have ended; `None` while there is nothing to
 /// go by. What passed so far would say little: the canaries come one by one.
 pub fn estimate(took: impl Iterator<Item = Duration>, left: usize, at_once: usize) -> Option<Duration> {
@@ -157,6 +164,16 @@ mod tests {
         assert_eq!(of(&[20, 40], 8, 2), Some(seconds(120)));
         assert_eq!(of(&[20, 40], 1, 10), Some(seconds(30)), "no sooner than one host takes");
         assert_eq!(of(&[20], 0, 10), Some(seconds(0)));
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_words_have_most_of_the_line() {
+        for (columns, bar) in [(0, 4), (40, 5), (80, 10), (400, 24)] {
+            assert_eq!(template(columns), format!("{{bar:{bar}}} {{pos}}/{{len}} {{wide_msg}}"));
+        }
+        let slow = std::iter::once(("mw1001.eqiad.wmnet", seconds(40)));
+        let words = message(Counts { running: 30, ..Counts::default() }, None, Some(seconds(300)), slow);
+        assert!(10 + " 170/300 ".len() + words.len() <= 80, "on 80 columns the slowest host is cut off: '{words}'");
     }
 
     #[test]
