@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::answer::End;
@@ -83,6 +84,10 @@ impl Process {
 
     /// How it ended, if it did; and where its time is over, sees to it that it does.
     pub fn look(&mut self, now: Instant) -> Option<Finished> {
+        if self.ending != Ending::NotYet && self.is_over() {
+            // What it started and does not take a request to end for one stays behind otherwise.
+            self.signal(Signal::SIGKILL);
+        }
         let status = match self.child.try_wait() {
             Ok(None) if self.until.is_none_or(|until| now < until) => return None,
             Ok(None) => return self.end(now),
@@ -100,6 +105,16 @@ impl Process {
             None => End::Signal(0),
         };
         Some(self.finished(end))
+    }
+
+    /// Whether it has ended; it is not reaped by that.
+    fn is_over(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(self.pid()), flags).is_ok_and(|status| status != WaitStatus::StillAlive)
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Asks it to end; kills it if it did not; gives it up if the system cannot even do that.
@@ -127,7 +142,7 @@ impl Process {
 
     /// Its number is nobody else's as long as it is not reaped. Gone already is as good.
     fn signal(&self, signal: Signal) {
-        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), signal);
+        let _ = killpg(self.pid(), signal);
     }
 
     fn finished(&mut self, end: End) -> Finished {

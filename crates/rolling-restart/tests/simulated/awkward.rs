@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{World, name, wait_for};
+use crate::world::{Ran, World, name, wait_for};
 
 #[test]
 fn a_host_that_floods_us_is_drained_and_its_report_is_found() {
@@ -22,12 +22,29 @@ fn a_host_that_takes_too_long_is_given_up_with_all_that_was_started_for_it_even_
     ran.ended_with(1).says("failed: mw0001.test: no end within 500ms");
     ran.says("no answer in time, and perhaps still running (1): mw0001.test");
     assert_eq!(ran.listed("done"), [name(2)]);
+    await_their_end(&world);
+}
+
+/// Of those that wrote down their numbers.
+fn await_their_end(world: &World) {
     let pids = fs::read_to_string(world.path("pid")).unwrap();
+    assert!(!pids.is_empty());
     let is_gone = |pid: &str| match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat.contains(") Z "),
         Err(_) => true,
     };
     wait_for("their end", || pids.lines().all(is_gone));
+}
+
+#[test]
+fn a_gate_that_takes_too_long_leaves_nothing_behind_that_will_not_hear() {
+    let world = World::new(2);
+    let pid = world.path("pid");
+    let gate = format!("trap '' TERM; sleep 300 & echo $! >{}; trap - TERM; sleep 300", pid.display());
+    let mut command = world.command("--gate-timeout 3");
+    let ran = Ran::of(command.arg("--gate").arg(gate).output().unwrap());
+    ran.ended_with(1).says("the gate says no: no answer in time");
+    await_their_end(&world);
 }
 
 #[test]
@@ -75,6 +92,6 @@ fn a_program_that_is_not_there_is_a_failure_of_the_first_host() {
     let place = arguments.iter().position(|word| word == "--rsh").unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rolling-restart"));
     command.args(&arguments[..=place]).arg("/nonexistent/rsh").args(&arguments[place + 2..]);
-    let ran = crate::world::Ran::of(command.output().unwrap());
+    let ran = Ran::of(command.output().unwrap());
     ran.ended_with(1).says("mw0001.test: failed").says("cannot run '/nonexistent/rsh'").says("never tried (3)");
 }
