@@ -17,6 +17,7 @@ mod handed_down;
 pub mod ids;
 pub mod inherited;
 pub mod journal;
+mod listeners;
 pub mod lock;
 pub mod logging;
 pub mod other_run;

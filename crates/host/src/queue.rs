@@ -1,9 +1,15 @@
-//! How many connections wait at sockets in the file system, made and not yet taken by whoever listens: from `/proc/net/unix` (proc(5)),
-//! where each has a line with the listener's path. PHP-FPM does not know of them, and says 0.
+//! How many connections wait at sockets in the file system, made and not yet taken by whoever listens. PHP-FPM does not know of them,
+//! and says 0. The kernel tells of each listener; one that is not found by its file (the file is gone, or a file system that has
+//! numbers of its own for it) is looked for in `/proc/net/unix` (proc(5)), where each that waits has a line with the listener's path.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+
+use crate::listeners::{self, Listener};
 
 const TABLE: &str = "/proc/net/unix";
 
@@ -15,10 +21,36 @@ pub fn waiting(sockets: &[PathBuf]) -> io::Result<u64> {
     if sockets.is_empty() {
         return Ok(0);
     }
+    // A kernel without the list has the table.
+    let listeners = listeners::all().unwrap_or_default();
+    let mut waiting = 0_u64;
+    let mut by_path = Vec::new();
+    for socket in sockets {
+        match listener(socket, &listeners) {
+            Some(listener) => waiting = waiting.saturating_add(listener.waiting.into()),
+            None => by_path.push(socket.as_path()),
+        }
+    }
+    Ok(waiting.saturating_add(in_table(&by_path)?))
+}
+
+/// Who listens at this file.
+fn listener(socket: &Path, listeners: &[Listener]) -> Option<Listener> {
+    let file = fs::metadata(socket).ok()?;
+    // The kernel tells the lower half of an inode, and writes a device in its own way.
+    let inode = file.ino() as u32;
+    let device = (major(file.dev()) << 20 | minor(file.dev())) as u32;
+    listeners.iter().copied().find(|listener| (listener.inode, listener.device) == (inode, device))
+}
+
+fn in_table(sockets: &[&Path]) -> io::Result<u64> {
+    if sockets.is_empty() {
+        return Ok(0);
+    }
     // A path may be any bytes.
     let table = fs::read(TABLE)?;
     let table = String::from_utf8_lossy(&table);
-    let waiting = table.lines().filter_map(waits_at).filter(|path| sockets.iter().any(|socket| socket == path));
+    let waiting = table.lines().filter_map(waits_at).filter(|path| sockets.contains(path));
     Ok(waiting.count().try_into().unwrap_or(u64::MAX))
 }
 
@@ -58,6 +90,25 @@ mod tests {
         assert_eq!(waiting(&both).unwrap(), 2);
         drop(taken);
         assert_eq!(waiting(&both).unwrap(), 2);
+        assert_eq!(in_table(&both.each_ref().map(PathBuf::as_path)).unwrap(), 2);
+        // With its file gone it is known by its path.
+        fs::remove_file(&one).unwrap();
+        assert_eq!(waiting(&both).unwrap(), 2);
+    }
+
+    /// As in two containers that share a network: the same path, and another file.
+    #[test]
+    fn a_neighbour_at_the_same_path_is_not_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("php.sock");
+        let _neighbour = UnixListener::bind(&path).unwrap();
+        let _waits = UnixStream::connect(&path).unwrap();
+        fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+        let _ours = UnixListener::bind(&path).unwrap();
+        assert_eq!(in_table(&[&path]).unwrap(), 1);
+        assert_eq!(waiting(std::slice::from_ref(&path)).unwrap(), 0);
+        let _client = UnixStream::connect(&path).unwrap();
+        assert_eq!(waiting(&[path]).unwrap(), 1);
     }
 
     #[test]
