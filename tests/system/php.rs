@@ -118,7 +118,7 @@ fn a_reload_under_load_loses_nothing_with_process_control_timeout() -> Result<()
     let load = site.load().rate(60).slow(6, Duration::from_millis(1500)).start()?;
     for _ in 0..3 {
         testbed::wait::until("requests under way", Duration::from_secs(20), || {
-            let sockets = "ss --no-header --unix src /run/php/php8.2-fpm.sock | grep -c ESTAB || true";
+            let sockets = "ss --no-header --unix --processes src /run/php/php8.2-fpm.sock | grep -c php-fpm || true";
             Ok(site.host(0).exec(&["sh", "-c", sockets])?.success()?.trim() != "0")
         })?;
         let run = run(&site, &["--reload", "--json"])?;
