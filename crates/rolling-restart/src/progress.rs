@@ -1,15 +1,17 @@
 //! What is seen while it runs: on a terminal one line that changes, with counts by phase, an estimate and the slowest hosts by name;
 //! elsewhere one line a host; with `--json` events as well.
 
-use std::io::IsTerminal as _;
-use std::time::Duration;
+use std::cell::RefCell;
+use std::io::{self, IsTerminal as _, Stdout};
+use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::Level;
-use restart_core::span;
+use restart_core::{Stop, span};
 
 use crate::events::{Event, Line};
+use crate::outlet::Outlet;
 use crate::tally::Counts;
 
 /// So often a second at most the line is drawn.
@@ -19,11 +21,18 @@ const SLOWEST: usize = 3;
 /// Before so much time has passed a host is not slow.
 const SLOW: Duration = Duration::from_secs(10);
 
+/// How long the reader of the events may stand still once there are no more. Whoever asked a second time to wait for nothing gets less.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
+const IMPATIENCE: Duration = Duration::from_secs(1);
+/// The longest wait without a look for a signal, in milliseconds.
+const SLICE: u8 = 100;
+
 /// Where it is shown.
 #[derive(Debug)]
 pub struct Progress {
     run: String,
-    json: bool,
+    /// Where events go, if they are wanted.
+    events: Option<RefCell<Outlet<Stdout>>>,
     bar: Option<ProgressBar>,
 }
 
@@ -42,12 +51,13 @@ impl Progress {
                 Err(_) => bar,
             }
         });
-        Self { run: run.to_owned(), json, bar }
+        let events = json.then(|| RefCell::new(Outlet::new(io::stdout())));
+        Self { run: run.to_owned(), events, bar }
     }
 
     /// Whether there are events.
     pub fn is_json(&self) -> bool {
-        self.json
+        self.events.is_some()
     }
 
     /// Says a line, above the one that changes.
@@ -61,20 +71,50 @@ impl Progress {
         self.say(level, text);
     }
 
-    /// Prints an event, if they are wanted.
+    /// Prints an event, if they are wanted; one that finds no room is printed when there is some.
     pub fn event(&self, event: Event<'_>) {
-        if !self.json {
-            return;
+        let Some(events) = &self.events else { return };
+        let last = matches!(event, Event::End(_));
+        match serde_json::to_string(&Line { time: host::clock::now_utc(), run: &self.run, event }) {
+            Ok(line) if events.borrow_mut().take(&line, last) => {
+                self.say(Level::Warn, "nobody reads the events on standard output: from here on they are dropped");
+            }
+            Ok(_) => self.flush(),
+            Err(error) => self.say(Level::Warn, &format!("cannot print an event: {error}")),
         }
-        let line = Line { time: host::clock::now_utc(), run: &self.run, event };
-        let printed = serde_json::to_string(&line).map_err(std::io::Error::from).map(|line| {
-            let mut result = Ok(());
-            self.beside(|| result = host::output::print(&line));
-            result
-        });
-        if let Err(error) | Ok(Err(error)) = printed {
-            self.say(Level::Warn, &format!("cannot print an event: {error}"));
+    }
+
+    /// Prints what finds room now of the events that found none.
+    pub fn flush(&self) {
+        let Some(events) = &self.events else { return };
+        if !events.borrow().is_empty() {
+            self.beside(|| _ = events.borrow_mut().write(0));
         }
+    }
+
+    /// Waits for the reader of the events, as long as it reads. What it did not get is said; the error is the same.
+    pub fn finish(&self, stop: Option<&dyn Stop>) -> io::Result<()> {
+        let Some(events) = &self.events else { return Ok(()) };
+        let mut events = events.borrow_mut();
+        let asked = || stop.and_then(Stop::requested);
+        let before = asked();
+        let patience = if before.is_some_and(|stopped| stopped.at_once) { IMPATIENCE } else { LAST_PATIENCE };
+        let mut until = Instant::now() + patience;
+        let mut said = false;
+        events.write(SLICE);
+        while !events.is_empty() && Instant::now() < until && asked() == before {
+            if !said {
+                said = true;
+                log::info!(
+                    "waiting for the reader of standard output, for at most {} without a move of it",
+                    span(patience)
+                );
+            }
+            if events.write(SLICE) {
+                until = Instant::now() + patience;
+            }
+        }
+        events.result().inspect_err(|error| log::warn!("cannot print all events: {error}"))
     }
 
     /// Draws how it stands. `slow` are the hosts that run, with their times.

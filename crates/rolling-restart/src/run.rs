@@ -59,7 +59,10 @@ pub fn main() -> std::process::ExitCode {
                 status::print_failure(&failure);
             } else {
                 let end = events::End::nothing_begun(&failure);
-                Progress::new("", 0, cli.json, false).event(Told::End(Box::new(end)));
+                let events = Progress::new("", 0, cli.json, false);
+                events.event(Told::End(Box::new(end)));
+                // Said already, and nothing was begun.
+                let _ = events.finish(None);
             }
             code(failure.code)
         }
@@ -147,7 +150,10 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     });
     run.go(&stop);
     let since = cli.since.map_or(began, clock::utc_exact);
-    Ok(run.conclude(&goes_on(cli, &since), stop.requested().map(|stopped| stopped.signal)))
+    let ended = run.conclude(&goes_on(cli, &since), stop.requested().map(|stopped| stopped.signal));
+    // Said already: the hosts are as they are, whoever reads of it.
+    let _ = run.progress.finish(Some(&stop));
+    Ok(ended)
 }
 
 /// `--dry-run`: what would be done.
@@ -157,10 +163,14 @@ fn print_plan(hosts: &[Fqdn], rules: Rules, events: &Progress) -> Result<(), Fai
             events.event(Told::Batch { canaries: batch.number.is_none(), hosts: batch.hosts });
         } else {
             let printed = output::print(&batch.to_string());
-            printed.map_err(|error| Failure::new(ExitCode::Failed, format!("cannot print the plan: {error}")))?;
+            printed.map_err(|error| no_plan(&error))?;
         }
     }
-    Ok(())
+    events.finish(None).map_err(|error| no_plan(&error))
+}
+
+fn no_plan(error: &io::Error) -> Failure {
+    Failure::new(ExitCode::Failed, format!("cannot print the plan: {error}"))
 }
 
 /// How somebody goes on after this run.
@@ -222,6 +232,7 @@ impl Run<'_> {
             events.extend(self.heed(stop));
             events.push_back(Event::Tick);
             self.draw();
+            self.progress.flush();
         }
     }
 

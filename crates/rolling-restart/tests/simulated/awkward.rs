@@ -1,8 +1,12 @@
 //! Programs that do not do what is expected of them.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStderr};
 
-use crate::world::{Ran, World, name, wait_for};
+use nix::sys::signal::Signal;
+
+use crate::world::{Ran, World, name, send, wait_for};
 
 #[test]
 fn a_host_that_floods_us_is_drained_and_its_report_is_found() {
@@ -23,6 +27,42 @@ fn a_host_that_takes_too_long_is_given_up_with_all_that_was_started_for_it_even_
     ran.says("no answer in time, and perhaps still running (1): mw0001.test");
     assert_eq!(ran.listed("done"), [name(2)]);
     await_their_end(&world);
+}
+
+/// Events of so many hosts are more than a pipe holds.
+const MORE_THAN_A_PIPE: usize = 300;
+
+/// Starts a run whose events nobody reads, and returns what it said until it waits for their reader.
+fn unread(world: &World) -> (Child, BufReader<ChildStderr>, String) {
+    let mut child = world.start("--json --canaries 0 --batch 30");
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("waiting for the reader of standard output") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+    }
+    assert_eq!(world.restarts().len(), MORE_THAN_A_PIPE);
+    (child, stderr, said)
+}
+
+#[test]
+fn a_reader_that_stands_still_holds_up_no_host_and_no_signal() {
+    let world = World::new(MORE_THAN_A_PIPE);
+    let (mut child, mut stderr, mut said) = unread(&world);
+    send(&child, Signal::SIGTERM);
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(said.contains("cannot print all events"), "{said}");
+}
+
+#[test]
+fn a_reader_that_is_slow_gets_every_event() {
+    let world = World::new(MORE_THAN_A_PIPE);
+    let (child, _stderr, _) = unread(&world);
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    ran.ended_with(0);
+    assert_eq!(ran.listed("done").len(), MORE_THAN_A_PIPE);
+    let ended = ran.events().iter().filter(|event| event["event"] == "host-ended").count();
+    assert_eq!(ended, MORE_THAN_A_PIPE);
 }
 
 /// Of those that wrote down their numbers.
