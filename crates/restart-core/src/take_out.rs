@@ -124,6 +124,7 @@ impl Run<'_> {
                 format!("'{}' is in none of the pools named: there is no object {}", self.host, places.join(", "));
             return Err(Failure::new(ExitCode::Configuration, message).into());
         }
+        self.known_in_every_part()?;
         for place in 0..self.members.len() {
             let member = &self.members[place];
             let names = &member.names;
@@ -140,6 +141,33 @@ impl Run<'_> {
                 }
                 None => self.report.note(format!("'{}' is not in {names}: no object '{}'", self.host, member.id)),
             }
+        }
+        Ok(())
+    }
+
+    /// Where each load balancer keeps the pool for itself, all of them must know this host. One that does not may have it under
+    /// another name, would go on sending to it, and could not be seen to. An operator's `--pool` does not wait for that.
+    fn known_in_every_part(&self) -> Result<(), Failure> {
+        let parts = |member: &Membership| {
+            let pools = member.pools.iter().map(|place| &self.pools[*place]);
+            pools.filter(|pool| pool.part.is_some()).map(|pool| pool.name.clone()).collect::<Vec<_>>()
+        };
+        let named = || self.members.iter().filter(|member| member.named && !self.returns);
+        for absent in named().filter(|member| member.found.is_none()) {
+            let shared = parts(absent);
+            let knows =
+                |member: &&Membership| member.found.is_some() && parts(member).iter().any(|name| shared.contains(name));
+            let Some(there) = named().find(knows) else { continue };
+            return Err(Failure::new(
+                ExitCode::Configuration,
+                format!(
+                    "'{}' is in {}, and not in {}: there is no {}; under another name it would go on being sent requests there",
+                    self.host,
+                    there.names,
+                    absent.names,
+                    self.parts.store.whereabouts(&absent.id)
+                ),
+            ));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Load balancers that say something else than they should, or nothing: the checks fail closed.
 
-use restart_core::{ExitCode, Pooled, Verdict};
+use restart_core::{ExitCode, Pooled, Verdict, sequence};
 
 use crate::world::{Balance, Scene, ms};
 
@@ -166,4 +166,16 @@ fn a_repool_that_is_not_confirmed_is_exit_4_and_says_who_does_not_send() {
     ended
         .says("'lb1' of 'api' says enabled, but not pooled")
         .state("restarted, pooled again in 'api', but not every load balancer says so");
+}
+
+/// Two HAProxies that each keep the pool: one of them has this host under another name, or not yet.
+#[test]
+fn a_host_that_only_one_of_those_who_keep_the_pool_knows_is_not_restarted() {
+    let all = ["no one", "no two", "restart php.service", "yes one", "yes two"];
+    Scene::new().in_parts().safe_restart().exits(ExitCode::Done).did(&all);
+    let scene = Scene::new().in_parts().with(|world| world.delete("two"));
+    let ended = scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("and not in 'api' at 'lb2'");
+    ended.state("not restarted, pools as found");
+    scene.run(sequence::depool).exits(ExitCode::Configuration).did(&[]);
+    scene.run(sequence::pool).exits(ExitCode::Done);
 }

@@ -92,6 +92,10 @@ pub struct World {
     pub history_gone: bool,
     pub damaged: Vec<Unreadable>,
     pub balancers: BTreeMap<String, Balance>,
+    /// The place of a load balancer's own, where it keeps the pool for itself.
+    parts: BTreeMap<String, String>,
+    /// Places that do not answer.
+    pub away: BTreeSet<String>,
     /// Which load balancer sends in which pool.
     pairs: Vec<(String, String)>,
     pending: Vec<(Duration, Ticket, Verdict)>,
@@ -424,8 +428,18 @@ impl World {
         self.store_error.clone().map_or(Ok(()), Err)
     }
 
+    /// So does the part of it where this is kept.
+    fn look_at(&mut self, path: &PoolPath) -> Result<(), StoreError> {
+        self.look()?;
+        match self.away.contains(path.service.as_str()) {
+            true => Err(StoreError::Unreachable(format!("'{path}' does not answer"))),
+            false => Ok(()),
+        }
+    }
+
     fn says(&self, question: &Question) -> (Duration, Verdict) {
-        let service = question.pool.as_str().trim_end_matches("-https");
+        let kept_there = self.parts.get(&question.balancer.host).map(String::as_str);
+        let service = kept_there.unwrap_or(question.pool.as_str()).trim_end_matches("-https");
         let quick = self.now + ms(2);
         match &self.balancers[&question.balancer.host] {
             Balance::Follows(delay) => (quick, self.follow(service, *delay)),
@@ -491,7 +505,7 @@ impl PoolStore for Handle {
     fn list(&mut self, path: &PoolPath) -> Result<Listing, StoreError> {
         let mut world = self.0.borrow_mut();
         world.event("list");
-        world.look()?;
+        world.look_at(path)?;
         let here = world.objects.keys().filter(|id| id.path == *path);
         Ok(Listing { nodes: here.filter_map(|id| world.get(id)).collect(), unreadable: world.damaged.clone() })
     }
@@ -499,7 +513,7 @@ impl PoolStore for Handle {
     fn read(&mut self, id: &NodeId) -> Result<Option<Node>, StoreError> {
         let mut world = self.0.borrow_mut();
         world.event("read");
-        world.look()?;
+        world.look_at(&id.path)?;
         Ok(world.get(id))
     }
 
@@ -537,6 +551,9 @@ impl PoolStore for Handle {
         let mut world = self.0.borrow_mut();
         let service = write.found.id.path.service.to_string();
         world.event(&format!("before write {} {service}", write.pooled));
+        if world.away.contains(&service) {
+            return Err(WriteError::NotMade(StoreError::Unreachable(format!("'{service}' does not answer"))));
+        }
         if let Some(error) = world.store_error.as_ref().or(world.refuse_writes.as_ref()) {
             return Err(WriteError::NotMade(error.clone()));
         }
@@ -567,7 +584,7 @@ impl PoolStore for Handle {
     /// As etcd's history tells it: the first event after the revision found is the write, or somebody else's.
     fn fate(&mut self, write: &Write) -> Result<Fate, StoreError> {
         let mut world = self.0.borrow_mut();
-        world.look()?;
+        world.look_at(&write.found.id.path)?;
         // What has not changed since needs no history.
         let now = world.get(&write.found.id);
         if now.as_ref() == Some(&write.found) {
@@ -906,6 +923,8 @@ impl Scene {
             history_gone: false,
             damaged: Vec::new(),
             balancers: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            away: BTreeSet::new(),
             pairs: Vec::new(),
             pending: Vec::new(),
             units: BTreeMap::new(),
@@ -1010,6 +1029,21 @@ impl Scene {
         }
         drop(world);
         self
+    }
+
+    /// The pool `api` is kept by each of its load balancers for itself, without revisions: by lb1 in the place `one`, by lb2 in `two`.
+    pub fn in_parts(self) -> Self {
+        let scene = self.pools(Vec::clear).with(|world| {
+            world.objects.clear();
+            world.pairs.clear();
+            world.has_revisions = false;
+            world.parts = [("lb1", "one"), ("lb2", "two")].map(|(lb, place)| (lb.to_owned(), place.to_owned())).into();
+        });
+        scene.pool("one", &["lb1"], Pooled::Yes).pool("two", &["lb2"], Pooled::Yes).pools(|pools| {
+            for pool in pools {
+                (pool.part, pool.name) = (pool.balancers.first().cloned(), PoolName::new("api").unwrap());
+            }
+        })
     }
 
     /// Other hosts in a pool.
