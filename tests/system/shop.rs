@@ -153,6 +153,41 @@ fn of_a_pair_both_are_told_and_one_that_is_dead_stops_the_run() -> Result<()> {
 }
 
 #[test]
+fn a_dead_haproxy_of_a_pair_does_not_keep_a_host_out_of_the_other_one() -> Result<()> {
+    let mut shop = shop(2)?;
+    let mut run = start(&shop, 0, &["--grace-period", "30"])?;
+    run.wait_for_stderr("for requests in flight", LIMIT)?;
+    run.signal(nix::sys::signal::Signal::SIGKILL)?;
+    run.wait(LIMIT)?;
+    assert_eq!([stands(&shop, 0)?, stands(&shop, 1)?], [DRAINED, DRAINED]);
+    shop.haproxy_mut(1).kill()?;
+    let recover = |shop: &Shop| shop.host(0).exec(&[TOOL, "--recover", "--lb-timeout", "2"]);
+    let recovery = recover(&shop)?;
+    expect(&recovery, 5);
+    says(&recovery, &format!("perhaps still depooled: 'web/web1.shop.test' in HAProxy at '{}'", shop.api(1)));
+    assert_eq!(stands(&shop, 0)?, READY, "{recovery}");
+    shop.start_again(1)?;
+    expect(&recover(&shop)?, 0);
+    expect(&shop.host(0).exec(&[TOOL, "--status"])?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_host_that_one_of_a_pair_calls_otherwise_is_not_restarted() -> Result<()> {
+    let shop = shop(2)?;
+    let before = php(&shop, 0)?;
+    let name = format!("{POOL}/{}", shop.host(0).name());
+    let gone = format!("set server {name} state maint; del server {name}");
+    let answer = shop.haproxy(1).control().command(&gone)?;
+    assert!(answer.contains("Server deleted."), "{answer}");
+    let run = restart(&shop, &[])?;
+    expect(&run, 78);
+    says(&run, &format!("there is no '{name}' in HAProxy at '{}'", shop.api(1)));
+    assert_eq!((php(&shop, 0)?, stands(&shop, 0)?), (before, READY.to_owned()), "{run}");
+    Ok(())
+}
+
+#[test]
 fn a_haproxy_that_takes_no_orders_is_refused_before_anything_is_done() -> Result<()> {
     let mut shop = shop(1)?;
     let before = php(&shop, 0)?;

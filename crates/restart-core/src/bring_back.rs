@@ -58,6 +58,7 @@ impl Run<'_> {
     fn return_and_see(&mut self, code: ExitCode, which: impl Fn(&Membership) -> bool) -> Vec<Failure> {
         let mut failures = self.return_all(code);
         failures.extend(self.see_pooled(code, which).err());
+        failures.extend(std::mem::take(&mut self.unread).into_iter().map(|failure| Failure { code, ..failure }));
         failures
     }
 

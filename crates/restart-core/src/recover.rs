@@ -58,6 +58,8 @@ impl Run<'_> {
         }
         // An operator may have deleted every object meanwhile; that is an end, too.
         self.read_nodes()?;
+        // Only what the record has is this recovery's business.
+        self.unread.clear();
         self.take_over(record)?;
         // A host that is in service already is the load balancers' to judge.
         if self.members.iter().any(|member| matches!(member.hold, Hold::Ours(_))) {
@@ -147,8 +149,16 @@ impl Run<'_> {
     fn take_over(&mut self, record: &Record) -> Result<(), Failure> {
         for out in &record.nodes {
             let failed = |error| cannot(&format!("find out what became of '{}'", out.write.found.id), &error);
-            let place = self.membership(out).map_err(failed)?;
-            let standing = self.standing(out, place).map_err(failed)?;
+            let judged = self.membership(out).and_then(|place| Ok((place, self.standing(out, place)?)));
+            let (place, standing) = match judged.map_err(failed) {
+                Ok(judged) => judged,
+                Err(failure) if self.goes_on_without_some() => {
+                    self.unread.push(failure);
+                    self.others.push(out.clone());
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             // What was held before the run that died is the next good run's.
             if out.held {
                 if !matches!(standing, Standing::NotOurs) {

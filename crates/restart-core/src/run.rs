@@ -91,6 +91,8 @@ pub(crate) struct Run<'a> {
     pub(crate) parts: Parts<'a>,
     pub(crate) members: Vec<Membership>,
     pub(crate) watched: Vec<Watched>,
+    /// What a way back goes on without: places that cannot be read. It is not confirmed as long as there are such.
+    pub(crate) unread: Vec<Failure>,
     /// A forced restart: nothing is looked at before.
     pub(crate) forced: bool,
     pub(crate) report: Report,
@@ -129,6 +131,7 @@ impl<'a> Run<'a> {
             parts,
             members: Vec::new(),
             watched: Vec::new(),
+            unread: Vec::new(),
             forced: false,
             report: Report::new(place),
             state: State::AsFound,

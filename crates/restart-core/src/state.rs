@@ -94,6 +94,12 @@ impl Run<'_> {
                 _ => format!("perhaps still depooled in {out}; {remedy}"),
             });
         }
+        // What could not be read, and is gone on with once it can be.
+        let unread: Vec<_> = self.others.iter().filter(|out| !out.held && !out.returned).collect();
+        if !unread.is_empty() && self.state == State::RepoolUnconfirmed {
+            let unread = unread.iter().map(|out| self.parts.store.whereabouts(&out.write.found.id));
+            clauses.push(format!("perhaps still depooled: {}; {remedy}", unread.collect::<Vec<_>>().join(", ")));
+        }
         if !theirs.is_empty() {
             clauses.push(format!("left as somebody else set it in {theirs}"));
         }

@@ -79,6 +79,7 @@ impl Run<'_> {
             // Read again after the wait for a slot, all of it.
             run.members.clear();
             run.watched.clear();
+            run.unread.clear();
             let mut paths: BTreeMap<PoolPath, Vec<usize>> = BTreeMap::new();
             for (number, pool) in place.pools.iter().enumerate() {
                 paths.entry(pool.path(&place.data_centre)).or_default().push(number);
@@ -88,7 +89,14 @@ impl Run<'_> {
                 let names = run.pool_names(&pools);
                 let listing = run.parts.store.list(&path);
                 let read = listing.and_then(|listing| Ok((listing.node(&place.host)?.cloned(), listing.nodes)));
-                let (found, listing) = read.map_err(|error| cannot(&format!("read pool {names}"), &error))?;
+                let (found, listing) = match read.map_err(|error| cannot(&format!("read pool {names}"), &error)) {
+                    Ok(read) => read,
+                    Err(failure) if run.goes_on_without_some() => {
+                        run.unread.push(failure);
+                        continue;
+                    }
+                    Err(failure) => return Err(failure.into()),
+                };
                 log::debug!("pool {names}: {}", found.as_ref().map_or("no node", |node| node.pooled.as_str()));
                 let id = path.node(&place.host);
                 run.watched.extend(questions(place, run.members.len(), &pools));
@@ -107,7 +115,10 @@ impl Run<'_> {
                     listing,
                 });
             }
-            Ok::<_, Abort>(())
+            match run.unread.first() {
+                Some(failure) if run.members.is_empty() => Err(Abort::from(failure.clone())),
+                _ => Ok(()),
+            }
         })?;
         match &self.job.left {
             Some(left) if !self.recovers => self.adopt(left).map_err(Abort::Failed),
@@ -115,10 +126,17 @@ impl Run<'_> {
         }
     }
 
+    /// Where each HAProxy keeps its own, one that is dead does not stand for the others: on a way back what can be put back is put
+    /// back. An etcd that does not answer for one place does not for the next.
+    pub(crate) fn goes_on_without_some(&self) -> bool {
+        (self.recovers || self.returns) && !self.parts.store.has_revisions()
+    }
+
     /// Rule 5: an empty selection is never "nothing to depool". A host in none of the pools named is an error.
     fn check_membership(&mut self) -> Result<(), Abort> {
         let named = || self.members.iter().filter(|member| member.named);
-        if named().count() > 0 && named().all(|member| member.found.is_none()) {
+        let all_read = self.unread.is_empty();
+        if all_read && named().count() > 0 && named().all(|member| member.found.is_none()) {
             let places: Vec<_> = named().map(|member| self.parts.store.whereabouts(&member.id)).collect();
             let message =
                 format!("'{}' is in none of the pools named: there is no object {}", self.host, places.join(", "));

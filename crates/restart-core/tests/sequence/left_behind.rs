@@ -276,3 +276,44 @@ fn a_recovery_that_does_not_get_as_far_as_the_pools_says_which_may_be_out() {
     scene.handle.0.borrow_mut().store_error = Some(StoreError::Unreachable("no member answers".to_owned()));
     scene.recover().exits(ExitCode::Unreachable).state("perhaps still depooled in 'api'");
 }
+
+/// A pair of HAProxies that each keep the pool, of which one dies while the host is out: it goes back at the one that lives.
+#[test]
+fn a_dead_haproxy_does_not_keep_a_host_out_of_the_other_one() {
+    let away = |scene: &Scene| {
+        scene.handle.0.borrow_mut().away.insert("two".to_owned());
+    };
+    let mut scene = killed(Scene::new().in_parts());
+    away(&scene);
+    for _ in 0..2 {
+        let ended =
+            scene.recover().exits(ExitCode::PutBackUnconfirmed).leaves("one", "yes w10").leaves("two", "no w10");
+        ended.says("does not answer").state("perhaps still depooled: ");
+    }
+    scene.handle.0.borrow_mut().away.clear();
+    scene.recover().exits(ExitCode::Done).leaves("one", "yes w10").leaves("two", "yes w10");
+    assert_eq!(journal(&scene), None);
+
+    // An operator's word is no weaker than the timer's, and what it could not reach is not forgotten.
+    let mut scene = killed(Scene::new().in_parts());
+    away(&scene);
+    scene.job.left = journal(&scene);
+    scene.run(sequence::pool).exits(ExitCode::PutBackUnconfirmed).leaves("one", "yes w10").leaves("two", "no w10");
+    scene.handle.0.borrow_mut().away.clear();
+    scene.recover().exits(ExitCode::Done).leaves("two", "yes w10");
+    assert_eq!(journal(&scene), None);
+
+    // Nor is it held there for a unit that does not run, and forgotten where nobody could look.
+    let mut scene = killed(Scene::new().in_parts()).with(|world| world.stop("php.service"));
+    away(&scene);
+    scene.recover().exits(ExitCode::LeftDepooled).leaves("one", "no w10");
+    scene.handle.0.borrow_mut().away.clear();
+    assert_eq!(journal(&scene).unwrap().nodes.len(), 2);
+
+    // One that is dead from the first look stops a restart, and all of them stop everything.
+    let scene = Scene::new().in_parts();
+    away(&scene);
+    scene.safe_restart().exits(ExitCode::Unreachable).did(&[]);
+    scene.handle.0.borrow_mut().away.insert("one".to_owned());
+    scene.run(sequence::pool).exits(ExitCode::Unreachable).did(&[]);
+}
