@@ -67,7 +67,7 @@ impl Conversation {
     pub(super) fn begin(balancer: &Balancer, bound: Bound) -> Result<Self, String> {
         let socket = match (balancer.host.starts_with('/'), balancer.port) {
             (true, _) => connect_unix(&balancer.host, bound)?,
-            (false, Some(port)) => connect_tcp(&addresses(&balancer.host, port, bound)?, bound)?,
+            (false, Some(port)) => connect_tcp(&of_one(addresses(&balancer.host, port, bound)?)?, bound)?,
             (false, None) => return Err("it has neither a port nor the path of a socket".to_owned()),
         };
         Ok(Self { socket, answer: Vec::new(), is_over: false })
@@ -142,6 +142,22 @@ fn connect_tcp(addresses: &[SocketAddr], bound: Bound) -> Result<Socket, String>
     Err(last)
 }
 
+/// A name for several HAProxies, as by round robin in the DNS, would have one of them told and another one looked at, which then
+/// confirms whatever it likes. An address of each family is one machine.
+fn of_one(addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+    let is_second = |(place, address): (usize, &SocketAddr)| {
+        addresses.iter().take(place).any(|other| other != address && other.is_ipv4() == address.is_ipv4())
+    };
+    if !addresses.iter().enumerate().any(is_second) {
+        return Ok(addresses);
+    }
+    let all: Vec<_> = addresses.iter().map(|address| format!("'{}'", address.ip())).collect();
+    Err(format!(
+        "its name has several addresses, {}, and may stand for several HAProxies: name each by an address of its own",
+        all.join(", ")
+    ))
+}
+
 /// getaddrinfo knows no time limit, so it has a thread of its own, which ends with the look-up.
 fn addresses(host: &str, port: u16, bound: Bound) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -168,4 +184,20 @@ fn send(socket: &mut Socket, mut bytes: &[u8], bound: Bound) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_may_stand_for_several_haproxies_is_none_to_tell_anything() {
+        let of_one = |all: &[&str]| of_one(all.iter().map(|address| address.parse().unwrap()).collect());
+        for one in [&["192.0.2.1:9999"][..], &["[::1]:9999", "127.0.0.1:9999"], &["192.0.2.1:1", "192.0.2.1:1"], &[]] {
+            assert_eq!(of_one(one).map(|all| all.len()), Ok(one.len()));
+        }
+        for several in [&["192.0.2.1:1", "192.0.2.2:1"][..], &["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1"]] {
+            assert!(of_one(several).unwrap_err().contains("name each by an address of its own"));
+        }
+    }
 }
