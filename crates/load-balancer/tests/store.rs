@@ -205,17 +205,23 @@ fn found_and_depool(store: &HaproxyStore) -> restart_core::Write {
 
 #[test]
 fn who_comes_between_our_look_and_our_order_is_given_back_what_they_ordered() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let socket = folder.path().join("s");
-    let script =
-        vec![Some(table(0)), Some(format!("{}\n{}", table(1), table(8))), Some(format!("{}\n{}", table(8), table(1)))];
-    let asked = answers(&socket, script);
-    let mut store = store(&socket, Access::Change, LONG);
-    let depool = found_and_depool(&store);
-    assert_eq!(store.write(&depool), Err(WriteError::Conflict));
-    let asked: Vec<String> = asked.try_iter().collect();
-    assert!(asked[1].contains("set server web/mw1.test state drain"), "{asked:?}");
-    assert!(asked[2].contains("set server web/mw1.test state maint"), "{asked:?}");
+    // Maintenance; and that of a server which this one tracks, with nothing ordered for this one itself.
+    for (theirs, with_ours, word) in [(0x01, 0x08, "maint"), (0x10, 0x18, "ready")] {
+        let folder = tempfile::tempdir()?;
+        let socket = folder.path().join("s");
+        let script = vec![
+            Some(table(0)),
+            Some(format!("{}\n{}", table(theirs), table(with_ours))),
+            Some(format!("{}\n{}", table(with_ours), table(theirs))),
+        ];
+        let asked = answers(&socket, script);
+        let mut store = store(&socket, Access::Change, LONG);
+        let depool = found_and_depool(&store);
+        assert_eq!(store.write(&depool), Err(WriteError::Conflict));
+        let asked: Vec<String> = asked.try_iter().collect();
+        assert!(asked[1].contains("set server web/mw1.test state drain"), "{asked:?}");
+        assert!(asked[2].contains(&format!("set server web/mw1.test state {word}")), "{asked:?}");
+    }
     Ok(())
 }
 

@@ -193,7 +193,9 @@ impl HaproxyStore {
 
     /// Somebody came between our look and our order. What it replaced is ordered again, unless they have gone on since.
     fn give_back(&mut self, target: &Target, before: Order, ours: Order) -> Result<(), WriteError> {
-        if before == ours || !matches!(before, Order::Ready | Order::Drain | Order::Maint) {
+        // Where only the server that it tracks was taken out, nothing was ordered for this one.
+        let before = if before == Order::Tracked { Order::Ready } else { before };
+        if before == ours {
             return Ok(());
         }
         let word = before.word();
