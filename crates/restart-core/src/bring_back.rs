@@ -57,9 +57,31 @@ impl Run<'_> {
     /// Puts back what is ours, and watches the load balancers of what `which` picks, also where something else failed.
     fn return_and_see(&mut self, code: ExitCode, which: impl Fn(&Membership) -> bool) -> Vec<Failure> {
         let mut failures = self.return_all(code);
+        self.see_what_came_along();
         failures.extend(self.see_pooled(code, which).err());
         failures.extend(std::mem::take(&mut self.unread).into_iter().map(|failure| Failure { code, ..failure }));
         failures
+    }
+
+    /// A server of HAProxy that tracks one that we took out went and comes back with it, and so does one that is named by two
+    /// addresses of the same HAProxy: it is in service again, and that is to be seen, and said, as of what we put back ourselves.
+    fn see_what_came_along(&mut self) {
+        if self.parts.store.has_revisions() {
+            return;
+        }
+        let is_in = |node: Option<&Node>| node.is_some_and(|node| node.pooled == Pooled::Yes);
+        let went = |member: &Membership| {
+            let not_ours = matches!(member.hold, Hold::Untouched | Hold::Theirs) && member.named;
+            not_ours && is_in(member.found.as_ref()) && !is_in(member.now.as_ref())
+        };
+        for member in self.members.iter_mut().filter(|member| went(member)) {
+            if let Ok(Some(now)) = self.parts.store.read(&member.id)
+                && now.pooled == Pooled::Yes
+            {
+                log::info!("'{}' is in service again in {}", self.host, member.names);
+                (member.now, member.hold) = (Some(now), Hold::Returned);
+            }
+        }
     }
 
     /// Before the restart: whatever went wrong, the host is put back as it was found (rule 1).

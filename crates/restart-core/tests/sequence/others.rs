@@ -2,7 +2,7 @@
 
 use restart_core::{ExitCode, Pooled};
 
-use crate::world::Scene;
+use crate::world::{Balance, Scene};
 
 #[test]
 fn a_new_weight_is_kept_when_the_node_is_repooled() {
@@ -83,4 +83,18 @@ fn a_change_at_the_moment_of_the_repool_is_decided_anew() {
     scene.safe_restart().exits(ExitCode::Done).leaves("api", "inactive w10");
     let scene = Scene::new().at("before write yes api", |world| world.set("api", Pooled::No, "w7"));
     scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w7");
+}
+
+/// A server that tracks the one that we take out, or the same one by another address of the same HAProxy.
+#[test]
+fn what_goes_and_comes_with_what_we_take_out_is_seen_to_come_back() {
+    let scene = || {
+        let scene = Scene::new().in_parts().at("no one", |world| world.set("two", Pooled::Inactive, "w10"));
+        scene.at("yes one", |world| world.set("two", Pooled::Yes, "w10"))
+    };
+    let undisturbed = scene();
+    let ended = undisturbed.safe_restart().exits(ExitCode::Done).did(&["no one", "restart php.service", "yes one"]);
+    assert_eq!(ended.report.state, "restarted, pooled again in 'api' at 'lb1', 'api' at 'lb2'");
+    let deaf = scene().at("yes one", |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Hangs)));
+    deaf.safe_restart().exits(ExitCode::RepoolUnconfirmed).says("'lb2'");
 }
