@@ -2,7 +2,7 @@
 //! should be. What is left to the journal is left to `--recover`, or to an operator's `--pool`.
 
 use crate::journal::{Depooled, Phase, Record};
-use crate::names::UnitName;
+use crate::names::{PoolName, UnitName};
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, Pooled};
 use crate::repool::{Decision, decide};
@@ -182,6 +182,14 @@ impl Run<'_> {
         self.others.clear();
         for out in left.nodes.iter().filter(|out| !out.returned) {
             let named = self.members.iter().any(|member| member.named && member.id == out.write.found.id);
+            if !self.restarts && !named && self.is_gone(out) {
+                let there = self.parts.store.whereabouts(&out.write.found.id);
+                let message = format!(
+                    "{there}, out because of an earlier run, is configured no longer, does not answer, and is forgotten"
+                );
+                self.report.warn(message);
+                continue;
+            }
             if !self.restarts && !named {
                 self.others.push(Depooled { held: out.held || left.phase == Phase::Held, ..out.clone() });
                 continue;
@@ -217,6 +225,17 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A HAProxy that was taken out of the pools named, and that nobody can ask any more: without an operator's word it would keep the
+    /// journal open, and this host from being restarted, for ever.
+    fn is_gone(&mut self, out: &Depooled) -> bool {
+        let Some(place) = &self.job.place else { return false };
+        let (id, store) = (&out.write.found.id, &mut self.parts.store);
+        let is_configured = place.pools.iter().any(|pool| pool.path(&place.data_centre) == id.path);
+        let is_named =
+            |name: &PoolName| place.pools.iter().any(|pool| pool.name == *name && !place.unnamed.contains(name));
+        !store.has_revisions() && !is_configured && out.pools.iter().all(is_named) && store.read(id).is_err()
     }
 
     /// Whose doing it is that this node of a record is out, as far as it is.

@@ -317,3 +317,22 @@ fn a_dead_haproxy_does_not_keep_a_host_out_of_the_other_one() {
     scene.handle.0.borrow_mut().away.insert("one".to_owned());
     scene.run(sequence::pool).exits(ExitCode::Unreachable).did(&[]);
 }
+
+/// The dead one is not repaired but taken out of the configuration: an operator's word ends what could never be confirmed.
+#[test]
+fn a_haproxy_that_is_gone_for_good_is_forgotten_by_an_operators_word_and_by_nothing_else() {
+    let mut scene = killed(Scene::new().in_parts()).pools(|pools| pools.truncate(1));
+    scene.handle.0.borrow_mut().away.insert("two".to_owned());
+    scene.recover().exits(ExitCode::PutBackUnconfirmed).leaves("one", "yes w10");
+    scene.job.left = journal(&scene);
+    scene.safe_restart().exits(ExitCode::Unreachable);
+    scene.run(sequence::pool).exits(ExitCode::Done).says("is configured no longer").leaves("one", "yes w10");
+    assert_eq!(journal(&scene), None);
+
+    // One that answers is put back all the same.
+    let mut scene = killed(Scene::new().in_parts()).pools(|pools| pools.truncate(1));
+    scene.job.left = journal(&scene);
+    scene.run(sequence::pool).exits(ExitCode::Done).leaves("one", "yes w10").leaves("two", "no w10");
+    scene.recover().exits(ExitCode::Done).leaves("two", "yes w10");
+    assert_eq!(journal(&scene), None);
+}
