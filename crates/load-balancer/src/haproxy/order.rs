@@ -10,6 +10,8 @@ use super::{HISTORY, ORDERED, Standing, UNRESOLVED, standing};
 /// configuration. An order for the one takes back the other (measured on 2.6.12).
 const MAINT: u64 = 0x01;
 const DRAIN: u64 = 0x08;
+/// `SRV_ADMF_IDRAIN`: the server that it tracks is drained.
+const TRACKED_DRAIN: u64 = 0x10;
 
 /// What was ordered for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +79,14 @@ impl Order {
 }
 
 /// How somebody else's server counts when the pool is counted. It is in only if it is sent requests; one that is drained or down
-/// is out of it for a while; one in maintenance, without an address, or for the case that no other can be sent to is no part of it.
+/// is out of it for a while, also through the server that it tracks: that is how others of these runs take it out; one in
+/// maintenance, without an address, or for the case that no other can be sent to is no part of it.
 pub(super) fn counted(state: &State, is_backup: bool) -> Result<Pooled, String> {
     if is_backup || (state.administrative & UNRESOLVED != 0) {
         return Ok(Pooled::Inactive);
     }
     Ok(match (Order::given(state)?.pooled(), standing(state)?) {
+        _ if state.administrative & ORDERED == TRACKED_DRAIN => Pooled::No,
         (Pooled::Yes, Standing::In) => Pooled::Yes,
         (Pooled::Yes | Pooled::No, _) => Pooled::No,
         (Pooled::Inactive, _) => Pooled::Inactive,
@@ -197,11 +201,14 @@ mod tests {
             (2, 0x00, 0, false, Pooled::No),
             (2, 0x08, 1, false, Pooled::No),
             (0, 0x08, 1, false, Pooled::No),
+            // Drained through the server that it tracks.
+            (2, 0x10, 1, false, Pooled::No),
+            (0, 0x14, 1, false, Pooled::No),
             // In maintenance, by configuration, through another; without an address; a backup.
             (0, 0x01, 1, false, Pooled::Inactive),
             (0, 0x05, 1, false, Pooled::Inactive),
             (0, 0x02, 1, false, Pooled::Inactive),
-            (0, 0x10, 1, false, Pooled::Inactive),
+            (0, 0x12, 1, false, Pooled::Inactive),
             (0, 0x20, 1, false, Pooled::Inactive),
             (2, 0x00, 1, true, Pooled::Inactive),
         ] {
