@@ -254,12 +254,17 @@ fn a_held_host_that_haproxy_forgot_is_said_until_its_unit_runs() -> Result<()> {
     assert_eq!(stands(&shop, 0)?, DRAINED);
     shop.haproxy_mut(0).reload()?;
     assert_eq!(stands(&shop, 0)?, READY);
-    for arguments in [&["--recover"][..], &["--status"]] {
-        let run = shop.host(0).exec(&[&[TOOL], arguments].concat())?;
-        expect(&run, 3);
-    }
     let recovery = shop.host(0).exec(&[TOOL, "--recover"])?;
+    expect(&recovery, 3);
     says(&recovery, "is in service in 'web' all the same");
+    let way_out = "safe-service-restart --depool --pools web";
+    says(&recovery, &format!("repair it, or take it out with '{way_out}'"));
+    let status = shop.host(0).exec(&[TOOL, "--status"])?;
+    expect(&status, 3);
+    assert!(status.stdout.contains(&format!("take out  {way_out}\n")), "{status}");
+    expect(&shop.host(0).exec(&way_out.split(' ').collect::<Vec<_>>())?, 0);
+    assert_eq!(stands(&shop, 0)?, DRAINED);
+    expect(&shop.host(0).exec(&[TOOL, "--pool", "--pools", "web"])?, 0);
     shop.host(0).exec(&["rm", "/run/broken"])?.success()?;
     expect(&restart(&shop, &[])?, 0);
     expect(&shop.host(0).exec(&[TOOL, "--status"])?, 0);

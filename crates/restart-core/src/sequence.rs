@@ -103,6 +103,8 @@ pub struct Job {
     pub origin: Origin,
     /// The command that puts this host back by hand, for messages.
     pub way_back: String,
+    /// The one that takes it out by hand, where a run that died is finished.
+    pub way_out: String,
     /// What an earlier run took out and left so. A restart that succeeds puts it back; `--pool` and `--depool` take over what is
     /// in the pools named; a run that is aborted leaves it as it is.
     pub left: Option<Record>,

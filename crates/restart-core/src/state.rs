@@ -60,7 +60,10 @@ impl Run<'_> {
             let pools = self.held_in.clone().unwrap_or_else(|| pools.join(", "));
             return vec![match self.state {
                 State::Held if pools.is_empty() => {
-                    format!("held by an earlier run, and in service all the same; once it is healthy, {remedy}")
+                    let way_out = &self.job.way_out;
+                    format!(
+                        "held by an earlier run, and in service all the same; repair it, or take it out with '{way_out}'"
+                    )
                 }
                 State::Held => format!("held depooled in {pools} by an earlier run; once it is healthy, {remedy}"),
                 _ => format!("perhaps still depooled in {pools}; the next recovery goes on, or {remedy}"),

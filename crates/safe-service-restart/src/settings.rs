@@ -128,7 +128,8 @@ impl Settings {
         let who = (record.host.clone(), record.data_centre.clone());
         let mut place = place(files, &store, &[], pools_of(record).collect(), who)?;
         place.unnamed.clear();
-        job.way_back = way_back_to(cli, files, &pools_of(record).collect::<Vec<_>>());
+        let pools: Vec<_> = pools_of(record).collect();
+        (job.way_back, job.way_out) = (way_back_to(cli, files, &pools), way_out_of(cli, files, &pools));
         (job.place, job.units, job.limit) = (Some(place), record.units.clone(), None);
         job.left = Some(record.clone());
         Ok(Self { job, store: Some(store), slots: None })
@@ -167,6 +168,7 @@ fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
         counts_against: Vec::new(),
         origin,
         way_back: String::new(),
+        way_out: String::new(),
         left: None,
     }
 }
@@ -186,7 +188,16 @@ fn way_back(cli: &Cli, pools: &[Pool]) -> String {
 
 /// The same for pools known by their names alone.
 pub fn way_back_to(cli: &Cli, files: &Files, pools: &[PoolName]) -> String {
-    let mut command = "safe-service-restart --pool --pools".to_owned();
+    by_hand("--pool", cli, files, pools)
+}
+
+/// The command that takes this host out of these pools by hand.
+pub fn way_out_of(cli: &Cli, files: &Files, pools: &[PoolName]) -> String {
+    by_hand("--depool", cli, files, pools)
+}
+
+fn by_hand(what: &str, cli: &Cli, files: &Files, pools: &[PoolName]) -> String {
+    let mut command = format!("safe-service-restart {what} --pools");
     for pool in pools {
         command += &format!(" {pool}");
     }

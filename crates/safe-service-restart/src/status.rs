@@ -74,6 +74,8 @@ pub struct Status {
     notes: Vec<String>,
     /// The command that puts back what is out and not under way, or finishes what is interrupted.
     way_back: Option<String>,
+    /// The command that takes the host out, where it is in service and should not be.
+    way_out: Option<String>,
 }
 
 /// What the journal says.
@@ -332,6 +334,13 @@ impl Status {
             || self.is_in_the_dark()
             || pools.iter().any(|pool| matches!(pool.store, InStore::Unknown))
             || pools.iter().any(|pool| pool.load_balancers.iter().any(unknown))
+    }
+
+    /// The unit because of which this host is held, where it is in service all the same: somebody put it back, or a HAProxy has
+    /// forgotten it. Requests come to what does not run.
+    fn held_in_vain(&self) -> Option<&Unit> {
+        let left = self.ours().filter(|left| left.what == What::Held && self.in_service() == InService::Yes)?;
+        self.units.iter().find(|unit| unit.active == Some(false) && left.units.contains(&unit.unit))
     }
 
     fn left(&self) -> Option<&Left> {

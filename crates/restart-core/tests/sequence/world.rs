@@ -999,6 +999,7 @@ impl Scene {
                 files: Files::default(),
             },
             way_back: "safe-service-restart --pool --pools api".to_owned(),
+            way_out: "safe-service-restart --depool --pools api".to_owned(),
             left: None,
         };
         let scene = Self { job, handle: Handle(Rc::new(RefCell::new(world))) };

@@ -9,8 +9,8 @@ use host::journal::Found;
 use host::{FolderError, JournalFile, Look, Systemctl, environment, ids, lock, trusted};
 use load_balancer::{Access, AllAtOnce, AsTheCatalogSays};
 use restart_core::{
-    ActiveState, ExitCode, Failure, Fqdn, Listing, LoadState, Phase, PoolName, PoolPath, PoolStore, Pooled, Question,
-    Record, ServiceManager, StoreError, Tag, UnitName, Verdict, ask_once,
+    ActiveState, ExitCode, Failure, Files, Fqdn, Listing, LoadState, Phase, PoolName, PoolPath, PoolStore, Pooled,
+    Question, Record, ServiceManager, StoreError, Tag, UnitName, Verdict, ask_once,
 };
 
 use super::{Asked, Holder, InStore, Journal, Left, Lock, Pool, Problem, ROOT, Status, Store, Unit, What, slots};
@@ -41,6 +41,7 @@ pub(super) fn everything(cli: &Cli) -> Status {
     look_at_pools(cli, &mut status, own_name, &names, record);
     look_at_units(cli, &mut status, record);
     status.way_back = way_back(cli, &status, record);
+    status.way_out = way_out(cli, &status, record);
     status
 }
 
@@ -49,9 +50,8 @@ pub(super) fn way_back(cli: &Cli, status: &Status, record: Option<&Record>) -> O
     match (&status.journal, status.ours().map(|left| left.what)) {
         (_, Some(What::UnderWay)) => None,
         (_, Some(What::Interrupted | What::Orphaned)) => Some("safe-service-restart --recover".to_owned()),
-        (Journal::Left(left), Some(What::Held)) => {
-            let files = record.map_or_else(|| settings::files(cli), |record| record.files.clone());
-            Some(settings::way_back_to(cli, &files, &left.pools))
+        (Journal::Left(left), Some(What::Held)) if status.held_in_vain().is_none() => {
+            Some(settings::way_back_to(cli, &files_of(cli, record), &left.pools))
         }
         // Nobody waits to do it: an operator's --depool, another tool's, or a run's whose journal was set aside.
         (Journal::Empty | Journal::Unusable(_), _) if status.lock == Lock::Free => {
@@ -60,6 +60,17 @@ pub(super) fn way_back(cli: &Cli, status: &Status, record: Option<&Record>) -> O
         }
         (Journal::Empty | Journal::Unusable(_) | Journal::Left(_) | Journal::Unknown, _) => None,
     }
+}
+
+/// What somebody types who wants the host out again that is held and in service all the same.
+pub(super) fn way_out(cli: &Cli, status: &Status, record: Option<&Record>) -> Option<String> {
+    let left = status.held_in_vain().and_then(|_| status.ours())?;
+    Some(settings::way_out_of(cli, &files_of(cli, record), &left.pools))
+}
+
+/// The files by which the run that left the record knew its pools.
+fn files_of(cli: &Cli, record: Option<&Record>) -> Files {
+    record.map_or_else(|| settings::files(cli), |record| record.files.clone())
 }
 
 /// Only what the journal says, and whether a run has the host.

@@ -25,6 +25,7 @@ struct Object<'a> {
     /// How long the host has been out because of us.
     out_seconds: Option<u64>,
     way_back: Option<&'a str>,
+    way_out: Option<&'a str>,
     journal: JournalObject<'a>,
     lock: &'a Lock,
     store: &'a Store,
@@ -87,6 +88,7 @@ pub(super) fn line(status: &Status) -> Result<String, serde_json::Error> {
         interrupted: status.journal_says(ours, &[What::Interrupted, What::Orphaned]),
         out_seconds: status.out_seconds(ours),
         way_back: status.way_back.as_deref(),
+        way_out: status.way_out.as_deref(),
         journal: JournalObject { state, why, left: status.left(), set_aside },
         lock: &status.lock,
         store: &status.store,

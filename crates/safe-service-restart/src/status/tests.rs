@@ -12,7 +12,7 @@ use host::journal::{Flaw, SetAside};
 use poolcounter::wire::Stats;
 use restart_core::{Balancer, ExitCode, Failure, Fqdn, Phase, PoolName, Pooled, Tag, UnitName, Verdict};
 
-use super::collect::{elapsed, is_there, way_back, what};
+use super::collect::{elapsed, is_there, way_back, way_out, what};
 use super::slots::ask_all;
 use super::{
     Asked, Daemon, Holder, InService, InStore, Journal, Left, Limit, Lock, Pool, Problem, Slots, Status, Store, Unit,
@@ -22,6 +22,8 @@ use crate::cli::Cli;
 
 /// 2026-11-23T17:16:15Z.
 const NOW: u64 = 1_795_454_175;
+
+const WAY_OUT: &str = "safe-service-restart --depool --pools appservers";
 
 fn node(pooled: Pooled) -> InStore {
     InStore::Node { pooled, pooled_hosts: 3, hosts: 4 }
@@ -94,6 +96,11 @@ fn held() -> Status {
         way_back: Some("safe-service-restart --pool --pools appservers".to_owned()),
         ..well()
     }
+}
+
+/// Held, and sent to all the same: somebody put it back, or its HAProxy was reloaded.
+fn in_vain() -> Status {
+    Status { pools: well().pools, way_back: None, way_out: Some(WAY_OUT.to_owned()), ..held() }
 }
 
 /// The lock in the hands of this process, or of what it started.
@@ -253,8 +260,9 @@ fn the_first_line_says_whether_it_is_in_service_and_why_not() {
         (with(What::Interrupted, out()), format!("OUT OF SERVICE: taken out {since} by a run of ours that died")),
         (with(What::UnderWay, out()), format!("OUT OF SERVICE: a run of ours has it {since}")),
         (with(What::UnderWay, well().pools), format!("IN SERVICE; a run of ours is under way {since}")),
+        (in_vain(), format!("IN SERVICE, though held by us {since}, on purpose: 'php8.2-fpm.service' does not run")),
         (
-            Status { pools: well().pools, ..held() },
+            Status { units: vec![], ..in_vain() },
             format!("IN SERVICE, though a run of ours took it out {since} and did not put it back"),
         ),
         (
@@ -370,7 +378,7 @@ fn the_object_has_what_a_program_asks_for() {
         "state": "mw1.example is OUT OF SERVICE: held by us since 2026-11-23T15:13:12Z (2h 3m), on purpose", "time": NOW,
         "host": "mw1.example", "data_centre": "eqiad", "in_service": "no", "uncertain": false,
         "held": true, "interrupted": false, "out_seconds": 7383,
-        "way_back": "safe-service-restart --pool --pools appservers",
+        "way_back": "safe-service-restart --pool --pools appservers", "way_out": null,
         "journal": {"state": "left", "left": {
             "what": "held", "host": "mw1.example", "run": "4f2a", "fleet_run": "9c01", "pid": 812, "process_is_there": false, "since": "2026-11-23T15:13:12Z",
             "out_seconds": 7383, "user": "alice", "reason": "T123", "phase": "held", "pools": ["appservers"],
@@ -553,6 +561,7 @@ fn the_way_back_is_told_whenever_the_store_says_no_and_nothing_of_ours_is_under_
         ("not permitted to look", Status { pools: out(), lock: Lock::Unknown, ..well() }, None),
         ("inactive, which --pool leaves so", Status { pools: inactive, ..well() }, None),
         ("held", held(), pool),
+        ("held, and in service all the same", in_vain(), None),
         (
             "interrupted",
             Status { journal: left(What::Interrupted, Phase::Restarting), pools: out(), ..well() },
@@ -565,6 +574,28 @@ fn the_way_back_is_told_whenever_the_store_says_no_and_nothing_of_ours_is_under_
     ];
     for (name, status, expected) in table {
         assert_eq!(way_back(&cli, &status, None).as_deref(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_held_host_that_is_in_service_is_told_to_be_taken_out_and_not_to_be_put_back() {
+    let cli = Cli::try_parse_from(["safe-service-restart", "--status"]).unwrap();
+    assert_eq!(way_out(&cli, &in_vain(), None).as_deref(), Some(WAY_OUT));
+    assert_eq!(object(&in_vain())["way_out"], WAY_OUT);
+    let lines = text::lines(&in_vain());
+    assert!(lines.contains(&format!("take out  {WAY_OUT}")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.starts_with("put back")), "{lines:#?}");
+
+    let runs = |active| in_vain().units.into_iter().map(|unit| Unit { active, ..unit }).collect();
+    let others = [
+        ("out", held()),
+        ("its unit runs: the recovery closes the journal", Status { units: runs(Some(true)), ..in_vain() }),
+        ("systemd could not be asked", Status { units: runs(None), ..in_vain() }),
+        ("well", well()),
+        ("another name's", asked_about_another_name(in_vain())),
+    ];
+    for (name, status) in others {
+        assert_eq!(way_out(&cli, &status, None), None, "{name}");
     }
 }
 

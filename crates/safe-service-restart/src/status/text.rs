@@ -22,6 +22,9 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
         let when = if first { "  # does nothing before the lock is free" } else { "" };
         rows.push(row("put back", &format!("{command}{when}"), ""));
     }
+    if let Some(command) = &status.way_out {
+        rows.push(row("take out", command, ""));
+    }
     rows.extend(pool_rows(status));
     for unit in &status.units {
         let process = unit.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
@@ -73,6 +76,9 @@ fn why(status: &Status, service: InService) -> String {
                 format!("{though} taken out {since} by a run of ours that died; {after}")
             }
             // Somebody else pooled it; the journal stays until a run, or --pool, closes it.
+            (What::Held, InService::Yes) if let Some(unit) = status.held_in_vain() => {
+                format!(", though held by us {since}, on purpose: '{}' does not run", unit.unit)
+            }
             (_, InService::Yes) => format!(", though a run of ours took it out {since} and did not put it back"),
             (What::Held, _) => format!(": held by us {since}, on purpose"),
             (What::Interrupted, _) => format!(": taken out {since} by a run of ours that died"),
