@@ -120,8 +120,29 @@ fn a_reload_that_forgets_the_drain_stops_the_restart() -> Result<()> {
     shop.haproxy_mut(0).reload()?;
     let run = run.wait(LIMIT)?;
     expect(&run, 1);
+    says(&run, "or haproxy was restarted or reloaded and has forgotten that it is out");
     assert_eq!(php(&shop, 0)?, before, "the unit was restarted: {run}");
     assert_eq!(stands(&shop, 0)?, READY, "{run}");
+    Ok(())
+}
+
+/// Servers are mostly called `web1` in HAProxy, and hosts by their full name here.
+#[test]
+fn a_name_that_haproxy_calls_otherwise_is_told_with_the_key_that_says_so() -> Result<()> {
+    let shop = shop(1)?;
+    let file = shop.host(0).read(FILE)?;
+    for (key, words, seen) in [
+        ("backend: typo", "it has no backend 'typo' (the pool's key 'backend', by default its name)", 78),
+        ("server: \"{short}\"", "there is no object 'web/web1' in HAProxy", 0),
+    ] {
+        shop.host(0).write(FILE, &file.replace("{port:", &format!("{{{key}, port:")))?;
+        let run = restart(&shop, &[])?;
+        expect(&run, 78);
+        says(&run, words);
+        let status = shop.host(0).exec(&[TOOL, "--status"])?;
+        expect(&status, seen);
+        assert!(status.stdout.contains(words), "{status}");
+    }
     Ok(())
 }
 

@@ -232,7 +232,8 @@ fn what_haproxy_does_not_have_is_never_not_pooled() -> Result<()> {
         assert_eq!(Haproxy.ask(&question(site.socket(), "web", server), LONG), Verdict::Absent, "{server}");
     }
     for backend in ["we", "webs", "Web", "1"] {
-        let why = format!("{}, server '{backend}/mw1.test': it has no backend '{backend}'", site.socket());
+        let key = "(the pool's key 'backend', by default its name)";
+        let why = format!("{}, server '{backend}/mw1.test': it has no backend '{backend}' {key}", site.socket());
         let question = question(site.socket(), backend, "{fqdn}");
         assert_eq!(Haproxy.ask(&question, LONG), Verdict::Unknown(why));
     }

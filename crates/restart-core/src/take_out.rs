@@ -301,8 +301,14 @@ impl Run<'_> {
         let pooled =
             |member: &&Membership| member.named && matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
         let Some(member) = self.members.iter().find(pooled) else { return Ok(()) };
-        let names = &member.names;
-        Err(Failure::new(ExitCode::Failed, format!("somebody pooled '{}' in {names} before the restart", self.host)))
+        let (names, kind) = (&member.names, self.parts.store.kind());
+        // Whose word it was cannot be told where there are no revisions.
+        let or = match self.parts.store.has_revisions() {
+            true => String::new(),
+            false => format!(", or {kind} was restarted or reloaded and has forgotten that it is out"),
+        };
+        let message = format!("somebody pooled '{}' in {names} before the restart{or}", self.host);
+        Err(Failure::new(ExitCode::Failed, message))
     }
 }
 

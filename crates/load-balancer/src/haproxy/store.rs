@@ -338,7 +338,11 @@ impl PoolStore for HaproxyStore {
 
     fn whereabouts(&self, id: &NodeId) -> String {
         match self.target(id) {
-            Ok(Target { balancer, backend, server }) => format!("'{backend}/{server}' in HAProxy at '{balancer}'"),
+            Ok(Target { balancer, backend, server }) => {
+                format!(
+                    "'{backend}/{server}' in HAProxy at '{balancer}' (the pool's key 'server' says what it calls this host)"
+                )
+            }
             Err(_) => format!("'{id}'"),
         }
     }

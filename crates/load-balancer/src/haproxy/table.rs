@@ -119,7 +119,9 @@ pub(super) fn servers<'a>(answer: &'a str, backend: &str) -> Result<(Vec<Server>
 /// What is answered in place of the table, in the words of HAProxy 2.6.
 fn refusal(line: &str, backend: &str) -> Unusable {
     match line {
-        "Can't find backend." => Unusable::Refused(format!("it has no backend '{backend}'")),
+        "Can't find backend." => {
+            Unusable::Refused(format!("it has no backend '{backend}' (the pool's key 'backend', by default its name)"))
+        }
         line if line.starts_with("Permission denied") => Unusable::Refused("it does not permit to be asked".to_owned()),
         line if line.starts_with("Unknown command") => {
             Unusable::Refused("it does not know 'show servers state'".to_owned())

@@ -117,7 +117,10 @@ fn what_is_no_table_of_servers_is_an_error_in_a_few_words() {
     let text = std::str::from_utf8(STATE).unwrap();
     let row = text.lines().find(|line| line.contains(" ready ")).unwrap();
     let table: Vec<(Vec<u8>, &str)> = vec![
-        (b"Can't find backend.\n\n".to_vec(), "it has no backend 'web'"),
+        (
+            b"Can't find backend.\n\n".to_vec(),
+            "it has no backend 'web' (the pool's key 'backend', by default its name)",
+        ),
         (b"Permission denied\n\n".to_vec(), "it does not permit to be asked"),
         (b"Unknown command: 'show servers'\n".to_vec(), "it does not know 'show servers state'"),
         (b"2\n# be_id\n\n".to_vec(), "its table of servers is of format 2, and known is 1"),

@@ -29,7 +29,16 @@ fn a_node_that_was_deleted_meanwhile_is_not_created_again() {
 fn a_host_that_an_operator_pooled_before_the_restart_is_not_restarted() {
     let scene = Scene::new().at("sleep", |world| world.set("api", Pooled::Yes, "w10"));
     let ended = scene.safe_restart().exits(ExitCode::Failed).did(&["no api"]).leaves("api", "yes w10");
-    ended.says("somebody pooled");
+    let ended = ended.says("somebody pooled");
+    assert!(!ended.story().contains("forgotten"), "{}", ended.story());
+}
+
+#[test]
+fn a_store_without_revisions_may_have_forgotten_what_looks_like_an_operators_pool() {
+    let scene = Scene::new().with(|world| world.has_revisions = false);
+    let scene = scene.at("sleep", |world| world.set("api", Pooled::Yes, "w10"));
+    let ended = scene.safe_restart().exits(ExitCode::Failed).did(&["no api"]).leaves("api", "yes w10");
+    ended.says("somebody pooled").says("was restarted or reloaded and has forgotten that it is out");
 }
 
 #[test]

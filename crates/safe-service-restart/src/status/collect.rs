@@ -21,6 +21,9 @@ use crate::{held_journal, settings};
 /// How often the journal is read because a run began or ended meanwhile.
 const LOOKS: u32 = 5;
 
+/// So many places in which the host is not are enough for a note.
+const PLACES: usize = 3;
+
 /// How much the kernel keeps of a process's name (proc(5), `comm`).
 const COMM: usize = 15;
 
@@ -287,13 +290,13 @@ fn known_pools(cli: &Cli, keeper: Option<&Keeper>, status: &mut Status, named: &
 fn read_pools(
     cli: &Cli,
     status: &mut Status,
-    store: Option<&mut (dyn PoolStore + 'static)>,
+    mut store: Option<&mut (dyn PoolStore + 'static)>,
     pools: Vec<restart_core::Pool>,
     named: &[PoolName],
 ) {
     let (Some(host), Some(data_centre)) = (status.host.clone(), status.data_centre.clone()) else { return };
-    let listings = read_places(status, store, &data_centre, &pools, named);
-    let mut seen = Vec::new();
+    let listings = read_places(status, store.as_deref_mut(), &data_centre, &pools, named);
+    let (mut seen, mut absent) = (Vec::new(), Vec::new());
     for pool in pools {
         let path = pool.path(&data_centre);
         let is_named = named.contains(&pool.name);
@@ -306,6 +309,8 @@ fn read_pools(
         };
         if is_named || !matches!(in_store, InStore::Absent) {
             seen.push((pool, path.node(&host), in_store, is_named));
+        } else {
+            absent.extend(store.as_deref().map(|store| store.whereabouts(&path.node(&host))));
         }
     }
     let questions: Vec<Question> = seen.iter().flat_map(|(pool, ..)| pool.questions(&host)).collect();
@@ -327,9 +332,22 @@ fn read_pools(
     if !cli.pools.is_empty() && !status.pools.is_empty() && status.pools.iter().all(in_none) {
         status.problem("configuration", ExitCode::Configuration, format!("'{host}' is in none of the pools named"));
     }
+    if status.pools.is_empty() && hidden.is_empty() && !absent.is_empty() {
+        status.notes.push(nowhere(&absent));
+    }
     if !hidden.is_empty() {
         status.notes.push(format!("not known whether this host is in {}", hidden.join(", ")));
     }
+}
+
+/// Where this host was looked for and is not: it may be there by another name.
+fn nowhere(absent: &[String]) -> String {
+    let more = match absent.len().saturating_sub(PLACES) {
+        0 => String::new(),
+        more => format!(", nor {more} more"),
+    };
+    let places: Vec<&str> = absent.iter().take(PLACES).map(String::as_str).collect();
+    format!("this host is in no pool of the catalog: there is no object {}{more}", places.join(", "))
 }
 
 /// Reads each place once. An etcd that cannot be reached is not asked for the next one; a store that refuses a place may be right,
