@@ -2,6 +2,7 @@
 //! into the schedule, and its actions out of it.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -81,7 +82,7 @@ pub(crate) struct Ended {
 
 /// `--status`.
 fn look(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
-    let settings = Settings::new(cli, &load()?, caller.agent, "").map_err(|why| Failure::new(ExitCode::Usage, why))?;
+    let settings = settings(cli, caller.agent, "")?;
     let stop = Signals::listen_saying("those that have not answered are not waited for");
     status::show(cli, &settings, &stop.map_err(|error| no_signals(&error))?)
 }
@@ -102,8 +103,7 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
         words::not_to_come(since, now).map_err(|why| Failure::new(ExitCode::Usage, format!("--since {why}")))?;
     }
     let id = ids::fresh_run().map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
-    let settings = Settings::new(cli, &load()?, caller.agent, &id);
-    let settings = settings.map_err(|why| Failure::new(ExitCode::Usage, why))?;
+    let settings = settings(cli, caller.agent, &id)?;
     let hosts = hosts::find(&settings.source)?;
     let most = fleet::room(MOST_AT_ONCE);
     let rules = settings.rules(hosts.len(), most);
@@ -184,6 +184,17 @@ fn goes_on(cli: &Cli, since: &str) -> Resume {
         command: resume::command(&typed, since),
         same_input: cli.hosts.as_deref() == Some(Path::new("-")),
     }
+}
+
+/// What was typed, with the file of defaults.
+fn settings(cli: &Cli, agent: Option<OsString>, run: &str) -> Result<Settings, Failure> {
+    let settings = Settings::new(cli, &load()?, agent, run).map_err(|why| Failure::new(ExitCode::Usage, why))?;
+    // ssh passes over a key that is not there, and logs in with whatever the user has besides.
+    if let Some(key) = &settings.way.key {
+        let failed = |error| format!("cannot log in with the key '{}': {error}", key.display());
+        key.metadata().map_err(|error| Failure::new(ExitCode::Configuration, failed(error)))?;
+    }
+    Ok(settings)
 }
 
 /// The file of defaults, which need not be there.

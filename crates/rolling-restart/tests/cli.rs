@@ -159,6 +159,22 @@ rolling-restart: error: ended with 78: no host was touched
         .stdout_eq("");
 }
 
+/// ssh would pass over it, and log in with whatever key the user has.
+#[test]
+fn a_key_that_is_not_there_is_78_and_no_host_is_touched() {
+    for what in [&["appserver", "eqiad"][..], &["--status", "appserver", "eqiad"]] {
+        tool(&[&["--key", "/nonexistent/key"], what].concat())
+            .assert()
+            .code(78)
+            .stderr_eq(str![[r#"
+rolling-restart: error: cannot log in with the key '/nonexistent/key': No such file or directory (os error 2)
+rolling-restart: error: ended with 78: no host was touched
+
+"#]])
+            .stdout_eq("");
+    }
+}
+
 #[test]
 fn a_list_without_a_host_is_78() {
     tool(&["--hosts", "-"])
