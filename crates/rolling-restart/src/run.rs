@@ -179,11 +179,11 @@ fn goes_on(cli: &Cli, since: &str) -> Resume {
     if cli.force || cli.command.is_some() {
         return Resume::Names;
     }
+    // A list in a pipe (`<(...)` of a shell) is not there a second time.
+    let is_read_once = |path: &Path| path == Path::new("-") || !path.metadata().is_ok_and(|file| file.is_file());
+    let same_input = cli.hosts.as_deref().is_some_and(is_read_once);
     let typed: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    Resume::Command {
-        command: resume::command(&typed, since),
-        same_input: cli.hosts.as_deref() == Some(Path::new("-")),
-    }
+    Resume::Command { command: resume::command(&typed, since, same_input), same_input }
 }
 
 /// What was typed, with the file of defaults.

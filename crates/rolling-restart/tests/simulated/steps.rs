@@ -105,6 +105,19 @@ fn what_is_said_to_go_on_with_is_a_command_and_nothing_else_also_for_a_list_from
 }
 
 #[test]
+fn a_list_from_a_pipe_is_asked_for_again_on_standard_input() {
+    let world = World::new(2);
+    world.behave(2, "report 1 untouched 'it broke'");
+    let tool = world.command("-q");
+    let words: Vec<_> = tool.get_args().skip(2).map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let program = tool.get_program().to_str().unwrap();
+    let pipe = format!("'{program}' --hosts <(cat '{}') {}", world.path("hosts").display(), words.join(" "));
+    let ran = Ran::of(Command::new("/bin/bash").args(["-c", &pipe]).output().unwrap());
+    ran.ended_with(1).says("go on, the same hosts on its standard input, with: rolling-restart --since 20");
+    ran.says(" --hosts - --rsh ");
+}
+
+#[test]
 fn a_dry_run_prints_the_batches_and_contacts_nobody() {
     let world = World::new(4);
     let ran = world.run("--dry-run --batch 2");
