@@ -35,7 +35,7 @@ const RESTARTS: [&str; 15] = [
     override_usage = "rolling-restart [OPTIONS] CLUSTER DC\n       rolling-restart [OPTIONS] --hosts FILE\n       \
                       rolling-restart --status [OPTIONS] CLUSTER DC",
     after_help = "Exit status: 0 every host is done; 1 hosts failed; 2 usage; 3 a host was left depooled; 69 hosts or the store \
-                  cannot be reached; 75 hosts had no slot; 77 not permitted; 78 configuration. With --status: 3 a host is held; \
+                  cannot be reached; 75 hosts said \"later\"; 77 not permitted; 78 configuration. With --status: 3 a host is held; \
                   4, 5 a run died on a host, which is perhaps depooled.\nSee rolling-restart(8).",
     max_term_width = 100
 )]

@@ -169,7 +169,7 @@ fn message<'a>(
         (counts.waiting, "to try again"),
         (counts.failed, "failed"),
         (counts.unreachable, "unreachable"),
-        (counts.busy, "without a slot"),
+        (counts.busy, "said \"later\""),
     ];
     let mut said: Vec<_> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();

@@ -20,7 +20,7 @@ pub fn lines(tally: &Tally<'_>, ended: &str, took: &str, resume: &Resume) -> Vec
     }
     lines.each("failed", &tally.failed);
     lines.each("unreachable", &tally.unreachable);
-    lines.each("no slot, or too few hosts would be left", &tally.busy);
+    lines.each("said \"later\" to the end", &tally.busy);
     lines.names("still running, and no longer waited for", &tally.still_running, usize::MAX);
     lines.names("no answer in time, and perhaps still running", &tally.perhaps_running, usize::MAX);
     let most = if matches!(resume, Resume::Command { .. }) { NAMES } else { usize::MAX };
@@ -98,7 +98,7 @@ fn sums(tally: &Tally<'_>) -> String {
         (tally.skipped.len(), "skipped (restarted since)"),
         (tally.failed.len(), "failed"),
         (tally.unreachable.len(), "unreachable"),
-        (tally.busy.len(), "without a slot"),
+        (tally.busy.len(), "said \"later\""),
         (tally.still_running.len(), "still running"),
         (tally.never_tried.len(), "never tried"),
         (tally.left_depooled.len(), "left depooled"),

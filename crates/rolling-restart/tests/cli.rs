@@ -74,7 +74,7 @@ Options:
   -V, --version                 Print version
 
 Exit status: 0 every host is done; 1 hosts failed; 2 usage; 3 a host was left depooled; 69 hosts or
-the store cannot be reached; 75 hosts had no slot; 77 not permitted; 78 configuration. With
+the store cannot be reached; 75 hosts said "later"; 77 not permitted; 78 configuration. With
 --status: 3 a host is held; 4, 5 a run died on a host, which is perhaps depooled.
 See rolling-restart(8).
 

@@ -44,7 +44,7 @@ fn a_host_that_says_later_is_tried_again_so_often_and_then_the_exit_code_is_75()
     let world = World::new(3);
     world.behave(2, "report 75 untouched 'no slot within 10m'");
     let ran = world.run("--retries 2 --retry-delay 0.1 --json");
-    ran.ended_with(75).says("no slot, or too few hosts would be left: mw0002.test: no slot within 10m");
+    ran.ended_with(75).says("said \"later\" to the end: mw0002.test: no slot within 10m");
     assert_eq!(ran.listed("busy"), [name(2)]);
     assert_eq!(ran.listed("done"), [name(1), name(3)]);
     assert_eq!(world.started().iter().filter(|host| **host == name(2)).count(), 3);
