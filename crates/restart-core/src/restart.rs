@@ -18,6 +18,9 @@ const NO_LIMIT: Duration = Duration::from_secs(600);
 const MARGIN: Duration = Duration::from_secs(15);
 /// The pause between two looks at the unit: a look costs one process.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long systemd may not tell how the unit stands, as while it executes itself anew or its bus is started again. It has been asked
+/// to restart by then, so that the unit is judged when it answers, and not by its silence.
+const SILENCE: Duration = Duration::from_secs(10);
 /// systemd's word for a start refused because there were too many.
 const START_LIMIT: &str = "start-limit-hit";
 
@@ -75,8 +78,9 @@ fn attempt(
     let judge = Judge { unit, settle, before, until: parts.clock.now() + limit + settle };
     log::info!("{}ing '{unit}', for at most {}", action.verb().as_str(), span(limit));
     let asked = parts.services.run(action.verb(), unit, limit);
-    if let Err(error) = &asked {
-        let status = parts.services.status(unit)?;
+    if let Err(error) = &asked
+        && let Ok(status) = parts.services.status(unit)
+    {
         if status.load == LoadState::NotFound {
             return Err(Trouble::NoSuchUnit);
         }
@@ -119,8 +123,21 @@ impl Judge<'_> {
         asked: &Result<(), ServiceError>,
     ) -> Result<UnitStatus, Trouble> {
         let mut steady: Option<(Duration, Option<String>)> = None;
+        let mut silent_since = None;
         loop {
-            let status = parts.services.status(self.unit)?;
+            let status = match parts.services.status(self.unit) {
+                Ok(status) => status,
+                Err(error) => {
+                    let now = parts.clock.now();
+                    let since = *silent_since.get_or_insert(now);
+                    let next = now + LOOK;
+                    if now >= since + SILENCE || sleep_until(parts.clock, parts.stop, Heed::Second, next).is_err() {
+                        return Err(error.into());
+                    }
+                    continue;
+                }
+            };
+            silent_since = None;
             let now = parts.clock.now();
             let look = self.look(&status, action, asked).map_err(|why| match &steady {
                 Some(_) => Trouble::Failed(format!("it was up, and then it was not: {why}")),

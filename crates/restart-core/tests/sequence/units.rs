@@ -58,6 +58,16 @@ fn a_unit_has_to_stay_up_for_as_long_as_it_is_told() {
     scene.safe_restart().exits(ExitCode::LeftDepooled);
 }
 
+/// A systemctl that somebody's signal hit while it looked left a host held whose PHP-FPM ran.
+#[test]
+fn a_restart_is_not_judged_by_systemds_silence() {
+    let scene = Scene::new().unit("php", Unit::UntoldFor(ms(9000)));
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10");
+    let scene = Scene::new().unit("php", Unit::UntoldFor(ms(60_000)));
+    let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10");
+    ended.says("cannot restart 'php.service': the bus is away");
+}
+
 #[test]
 fn a_unit_that_systemd_does_not_have_is_an_error_before_anything_is_read() {
     for kind in [Unit::Missing, Unit::Masked] {

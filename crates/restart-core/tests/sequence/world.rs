@@ -40,6 +40,8 @@ pub enum Unit {
     Good,
     /// It fails to start.
     Fails,
+    /// systemd does not tell how it stands for so long after its restart.
+    UntoldFor(Duration),
     /// It is up, and fails this long afterwards.
     DiesAfter(Duration),
     /// It is up, ends this long afterwards, and systemd starts it again.
@@ -643,6 +645,9 @@ impl ServiceManager for Handle {
         let Some((kind, status, started)) = world.units.get_mut(unit.as_str()) else { panic!("no unit {unit}") };
         let since = now.saturating_sub(*started);
         let status = match *kind {
+            Unit::UntoldFor(time) if status.restarted() && since < time => {
+                return Err(ServiceError("the bus is away".to_owned()));
+            }
             Unit::DiesAfter(time) if status.restarted() && since >= time => down(status, "exit-code"),
             Unit::ComesBackAfter(time) if status.restarted() && since >= time => UnitStatus {
                 invocation: Some("by systemd".to_owned()),
