@@ -94,7 +94,7 @@ impl Run<'_> {
             clauses.push(match self.state {
                 State::LeftDepooled => format!("left depooled in {out}; once it is healthy, {remedy}"),
                 State::Depooled => format!("depooled in {out}; {remedy}"),
-                _ => format!("perhaps still depooled in {out}; {remedy}"),
+                _ => format!("perhaps still depooled in {out}; recovery goes on trying, or {remedy}"),
             });
         }
         // What could not be read, and is gone on with once it can be.
