@@ -1,7 +1,7 @@
 //! What is seen while it runs: on a terminal one line that changes, with counts by phase, an estimate and the slowest hosts by name;
 //! elsewhere one line a host; with `--json` events as well.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal as _, Stdout};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct Progress {
     /// Where events go, if they are wanted.
     events: Option<RefCell<Outlet<Stdout>>>,
     bar: Option<ProgressBar>,
+    /// When the line was last drawn.
+    drawn: Cell<Option<Instant>>,
 }
 
 impl Progress {
@@ -52,7 +54,7 @@ impl Progress {
             }
         });
         let events = json.then(|| RefCell::new(Outlet::new(io::stdout())));
-        Self { run: run.to_owned(), events, bar }
+        Self { run: run.to_owned(), events, bar, drawn: Cell::new(None) }
     }
 
     /// Whether there are events.
@@ -115,6 +117,17 @@ impl Progress {
             }
         }
         events.result().inspect_err(|error| log::warn!("cannot print all events: {error}"))
+    }
+
+    /// Whether the line is to be drawn anew. What it says takes a look at every host, and something happens far more often.
+    pub fn is_due(&self) -> bool {
+        const PAUSE: Duration = Duration::from_millis(1000 / DRAWS as u64);
+
+        let is_due = self.bar.is_some() && self.drawn.get().is_none_or(|drawn| drawn.elapsed() >= PAUSE);
+        if is_due {
+            self.drawn.set(Some(Instant::now()));
+        }
+        is_due
     }
 
     /// Draws how it stands. `slow` are the hosts that run, with their times.

@@ -75,6 +75,9 @@ impl Run<'_> {
 
     /// The line on the terminal.
     pub(crate) fn draw(&self) {
+        if !self.progress.is_due() {
+            return;
+        }
         let now = self.clock.now();
         let classes = self.schedule.classes();
         let running = classes.iter().zip(self.hosts).zip(&self.records);
