@@ -9,7 +9,7 @@ use crate::tally::{Named, Tally};
 /// A line.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
-    /// When, in UTC.
+    /// When, in UTC, to the millisecond: that of `begin` is a time to resume from, and hosts restarted in its second count.
     pub time: String,
     /// The run.
     pub run: &'a str,

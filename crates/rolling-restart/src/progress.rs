@@ -3,9 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal as _, Stdout};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use console::Term;
+use host::clock;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::Level;
 use restart_core::{Stop, span};
@@ -77,7 +78,7 @@ impl Progress {
     pub fn event(&self, event: Event<'_>) {
         let Some(events) = &self.events else { return };
         let last = matches!(event, Event::End(_));
-        match serde_json::to_string(&Line { time: host::clock::now_utc(), run: &self.run, event }) {
+        match serde_json::to_string(&Line { time: clock::utc_exact(SystemTime::now()), run: &self.run, event }) {
             Ok(line) if events.borrow_mut().take(&line, last) => {
                 self.say(Level::Warn, "nobody reads the events on standard output: from here on they are dropped");
             }

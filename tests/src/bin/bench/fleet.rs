@@ -58,6 +58,9 @@ pub fn fleet() -> Result<()> {
     emergency(sequential / ROUNDS)
 }
 
+/// What a safe restart says on standard error, in lines.
+const LINES: u32 = 20;
+
 /// Plays a host, in place of ssh.
 pub fn play(how: &str, host: &str) -> Result<()> {
     let number: u64 = host.trim_start_matches("mw").split('.').next().unwrap_or_default().parse()?;
@@ -65,7 +68,11 @@ pub fn play(how: &str, host: &str) -> Result<()> {
         VARIED => (varied(number), varied_code(number)),
         millis => (Duration::from_millis(millis.parse()?), 0),
     };
-    thread::sleep(time);
+    // As talkative as a host is.
+    for line in 0..LINES {
+        eprintln!("safe-service-restart: line {line} of what a host says while it is at it");
+        thread::sleep(time / LINES);
+    }
     let services = if code == 0 { "done" } else { "untouched" };
     println!(r#"{{"exit_code":{code},"services":"{services}","state":"played"}}"#);
     ensure!(code == 0, "played");
