@@ -87,6 +87,16 @@ fn a_host_whose_service_does_not_come_back_ends_the_run_stays_out_and_is_named()
     let out = deployment.fleet.so_far().last().unwrap().out.clone();
     assert_eq!(out.iter().collect::<Vec<_>>(), [name], "{run}");
 
+    // Whoever asks is told the same by the host itself, over the same ssh and the same rule of sudo.
+    let status = deployment.roll(&["--status"])?;
+    expect(&status, 3);
+    let listed_now: Vec<_> = events(&status).into_iter().filter(|event| event["event"] == "host-status").collect();
+    let [seen] = &listed_now[..] else { panic!("not one host: {status}") };
+    let id = end(&run)["run"].clone();
+    for (key, wanted) in [("host", name), ("state", "held"), ("by", "mwdeploy"), ("fleet_run", id.as_str().unwrap())] {
+        assert_eq!(seen[key], wanted, "'{key}': {status}");
+    }
+
     // Once it is repaired, the command that was printed does what is left.
     site.host(broken).exec(&["rm", &drop_in])?.success()?;
     site.host(broken).exec(&["systemctl", "daemon-reload"])?.success()?;
