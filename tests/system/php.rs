@@ -180,10 +180,9 @@ fn without_a_file_a_host_with_a_catalog_is_not_restarted_and_one_without_is() ->
 fn what_was_restarted_since_is_left_alone_unless_a_run_left_something() -> Result<()> {
     let site = site().boot()?;
     let now = |site: &Site| Ok::<_, anyhow::Error>(site.host(0).exec(&["date", "+%s"])?.success()?.trim().to_owned());
-    // The host booted in an earlier second: one that counts as before.
-    let booted = now(&site)?;
-    testbed::wait::until("the next second", Duration::from_secs(3), || Ok(now(&site)? != booted))?;
     let begin = now(&site)?;
+    // A whole second counts to its end: what is restarted within it is restarted once more.
+    testbed::wait::until("the next second", Duration::from_secs(3), || Ok(now(&site)? != begin))?;
     let before = php(&site)?;
     let since = ["--unless-restarted-since", &begin];
     site.host(0).exec(&["systemctl", "is-active", "php8.2-fpm"])?.success()?;
