@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use testbed::host::{Output, Running};
 use testbed::poolcounterd::Poolcounterd;
+use testbed::relay::{Mode, Relay};
 use testbed::shop::{POOL, Shop};
 use testbed::site::UNIT;
 use testbed::{Result, load, wait};
@@ -50,11 +51,24 @@ enum Fault {
     Mood(&'static str),
     DiskFull,
     PowerCut,
+    /// The way to HAProxy does this.
+    Way(Mode),
 }
 
-/// Where it strikes: before the run, while it waits for a slot, while requests in flight end, while systemd restarts, while the unit
-/// has to stay up.
-const PHASES: [&str; 5] = ["start", "queue", "drain", "restart", "settle"];
+/// Where it strikes: before the run, while it waits for a slot, while HAProxy is first asked, while it is asked whether it has let go,
+/// while requests in flight end, while everything is looked at once more, while systemd restarts, while the unit has to stay up, and
+/// while HAProxy is asked whether it sends again.
+const PHASES: [&str; 9] = ["start", "queue", "look", "leave", "drain", "last", "restart", "settle", "return"];
+
+/// How slowly HAProxy answers where a run has to stand in a question to it.
+const SLOW: Duration = Duration::from_millis(700);
+
+/// The time for one exchange. One that is slow has two questions in it.
+const TIMEOUT: Duration = Duration::from_millis(1500);
+
+fn is_slow(phase: &str) -> bool {
+    matches!(phase, "look" | "leave" | "last" | "return")
+}
 
 /// How a run ends that a fault strikes in each of the phases: a code, or a signal; `5|69` is either; `.` is a cell that means nothing;
 /// `*` marks those that are run by default. The last column is how the host stands in the end.
@@ -62,26 +76,35 @@ type Row = (&'static str, Fault, &'static str, &'static str);
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    //                                                     start  queue  drain   restart settle
-    ("nothing",             Fault::None,                   "0*     0     0       0       0",       READY),
-    ("SIGTERM",             Fault::Signal(Signal::SIGTERM), ".     TERM  TERM*   TERM*   TERM",    READY),
-    ("SIGKILL",             Fault::Signal(Signal::SIGKILL), ".     KILL  KILL*   KILL*   KILL",    READY),
-    ("haproxy refused",     Fault::Refused,                "69*    69    5*      4*      4",       READY),
-    ("haproxy frozen",      Fault::Frozen,                 "69*    69    5*      4*      4",       READY),
-    ("haproxy restarted",   Fault::Restarted,              "0      0     1*      0*      0",       READY),
-    ("haproxy reloaded",    Fault::Reloaded,               "0      0     1*      0*      0",       READY),
-    ("level user",          Fault::Level,                  "78*    78    1       0*      0",       READY),
-    ("operator: weight",    Fault::Order("weight 7"),      "0      0     0*      0       0",       READY),
-    ("operator: ready",     Fault::Order("state ready"),   "0      0     1*      0*      0",       READY),
-    ("operator: drain",     Fault::Order("state drain"),   "0*     0     .       .       .",       DRAIN),
-    ("operator: maint",     Fault::Order("state maint"),   "0*     0     0*      0*      0",       MAINT),
-    ("down by check",       Fault::Down,                   "4*     4     1       0|4     0|4",     READY),
-    ("poolcounter killed",  Fault::PoolcounterKilled,      "69*    69    69*     0       0",       READY),
-    ("unit fails",          Fault::Mood("fail"),           "3      3     3*      .       .",       DRAIN),
-    ("unit hangs",          Fault::Mood("hang"),           "3      3     3       .       .",       DRAIN),
-    ("unit dies",           Fault::Mood("die"),            "3      3     3*      3       .",       DRAIN),
-    ("disk full",           Fault::DiskFull,               "1*     1     0       0*      0",       READY),
-    ("power cut",           Fault::PowerCut,               ".      KILL  KILL*   KILL|3* KILL|3",  READY),
+    //                                                      start  queue  look  leave  drain  last   restart settle  return
+    ("nothing",             Fault::None,                    "0*    0      0     0      0      0      0       0       0",      READY),
+    ("SIGTERM",             Fault::Signal(Signal::SIGTERM), ".     TERM   TERM  TERM   TERM*  TERM   TERM*   TERM    TERM",   READY),
+    ("SIGKILL",             Fault::Signal(Signal::SIGKILL), ".     KILL   KILL  KILL*  KILL*  KILL   KILL*   KILL    KILL*",  READY),
+    ("haproxy refused",     Fault::Refused,                 "69*   69     69    5      5*     5      4*      4       4",      READY),
+    ("haproxy frozen",      Fault::Frozen,                  "69*   69     69    5      5*     5      4*      4       4",      READY),
+    ("haproxy restarted",   Fault::Restarted,               "0     0      0     1      1*     1*     0*      0       0",      READY),
+    ("haproxy reloaded",    Fault::Reloaded,                "0     0      0     1*     1*     1      0*      0       0",      READY),
+    ("level user",          Fault::Level,                   "78*   78     78*   1      1      1      0*      0       0",      READY),
+    ("operator: weight",    Fault::Order("weight 7"),       "0     0      0     0      0*     0      0       0       0",      READY),
+    ("operator: ready",     Fault::Order("state ready"),    "0     0      0     1      1*     1*     0*      0       0",      READY),
+    ("operator: drain",     Fault::Order("state drain"),    "0*    0      0*    .      .      .      .       .       4",      DRAIN),
+    ("operator: maint",     Fault::Order("state maint"),    "0*    0      0     0      0*     0      0*      0       4*",     MAINT),
+    ("down by check",       Fault::Down,                    "4*    4      4     1      1      1      0|4     0|4     0|4",    READY),
+    ("poolcounter killed",  Fault::PoolcounterKilled,       "69*   69     69    69     69*    69     0       0       0",      READY),
+    ("unit fails",          Fault::Mood("fail"),            "3     3      3     3      3*     3      .       .       .",      DRAIN),
+    ("unit hangs",          Fault::Mood("hang"),            "3     3      3     3      3      3      .       .       .",      DRAIN),
+    ("unit dies",           Fault::Mood("die"),             "3     3      3     3      3*     3      3       .       .",      DRAIN),
+    ("disk full",           Fault::DiskFull,                "1*    1      1     0      0      0      0*      0       0",      READY),
+    ("power cut",           Fault::PowerCut,                ".     KILL   KILL  KILL   KILL*  KILL   KILL|3* KILL|3  KILL|4", READY),
+    // On the way there.
+    ("refused",             Fault::Way(Mode::Refuse),       "69    69     69    5      5      5      4       4       4",      READY),
+    ("hangs",               Fault::Way(Mode::Hang),         "69    69     69    5      5      5      4       4       4",      READY),
+    ("rubbish",             Fault::Way(Mode::Rubbish),      "69*   69     69    5*     5      5      4*      4       4",      READY),
+    ("drip",                Fault::Way(Mode::Drip),         "69    69     69    5      5*     5      4       4       4",      READY),
+    ("answers lost",        Fault::Way(Mode::LoseAnswers),  "0*    0      0     0      0      0      0*      0       0",      READY),
+    ("answers kept back",   Fault::Way(Mode::KeepAnswers),  "0     0      0*    0      0      0      0*      0       0",      READY),
+    ("orders lost",         Fault::Way(Mode::LoseOrders),   "69    69     69*   4      4      4      4*      4       0",      READY),
+    ("orders kept back",    Fault::Way(Mode::KeepOrders),   "5*    5      5     4      4      4      4*      4       0",      READY),
 ];
 
 /// One fault in one phase.
@@ -116,6 +139,7 @@ fn cells() -> Vec<Cell> {
 /// Two hosts, of which the first is restarted, one HAProxy, one poolcounterd.
 struct Stand {
     shop: Shop,
+    relay: Relay,
     poolcounter: Poolcounterd,
     holder: Option<TcpStream>,
 }
@@ -125,7 +149,8 @@ impl Stand {
         let shop = Shop::boot(2, 1, &["safe-service-restart"], |host| {
             host.drop_in("php8.2-fpm.service", "moods.conf", MOODS)
         })?;
-        Ok(Self { shop, poolcounter: Poolcounterd::start()?, holder: None })
+        let relay = shop.relay(0)?;
+        Ok(Self { shop, relay, poolcounter: Poolcounterd::start()?, holder: None })
     }
 
     fn look(&self) -> Result<Seen> {
@@ -153,6 +178,7 @@ impl Stand {
     /// Lifts every fault from outside the host. A HAProxy that runs as it should is left as it is.
     fn lift(&mut self) -> Result<()> {
         self.holder = None;
+        self.relay.set(Mode::Pass)?;
         if self.shop.host(0).exec(&["true"]).is_err() {
             self.shop.host_mut(0).boot_again()?;
         }
@@ -190,6 +216,7 @@ impl Stand {
                 self.shop.host(0).exec(&["bash", "-c", fill, "/var/lib/safe-service-restart"])?.success()?;
             }
             Fault::PowerCut => self.shop.host_mut(0).power_cut()?,
+            Fault::Way(mode) => self.relay.set(mode)?,
         }
         Ok(())
     }
@@ -198,18 +225,26 @@ impl Stand {
         let (own, words) = match phase {
             "start" => ("--grace-period 0.1", ""),
             "queue" => ("--grace-period 0.1", "waiting for a slot"),
+            "look" => ("--grace-period 0.1", "is known there, for at most"),
+            "leave" => ("--grace-period 0.1", "is not pooled, for at most"),
             "drain" => ("--grace-period 1.5", "for requests in flight"),
+            "last" => ("--grace-period 0.1", "is still not pooled, right before"),
+            "return" => ("--grace-period 0.1", "is pooled, for at most"),
             "restart" => ("--grace-period 0.1", "restarting 'php8.2-fpm"),
             _ => ("--grace-period 0.1 --settle 2", "restarting 'php8.2-fpm"),
         };
         if phase == "queue" {
             self.holder = Some(self.poolcounter.take(&format!("ServiceRestarter::haproxy::{POOL}"))?);
         }
+        if is_slow(phase) {
+            self.relay.set(Mode::Slow(SLOW))?;
+        }
         if phase == "restart" {
             self.shop.host(0).write("/run/mood", "slow")?;
         }
-        let common = "--max-concurrency 1 --slot-timeout 9 --lb-timeout 4 --timeout 1.5 --wait 0.2";
-        let arguments = format!("{TOOL} --pools {POOL} --services {UNIT} {common} {own}");
+        let common = "--max-concurrency 1 --slot-timeout 9 --lb-timeout 4 --wait 0.2";
+        let timeout = if is_slow(phase) { SLOW * 4 } else { TIMEOUT }.as_secs_f32();
+        let arguments = format!("{TOOL} --pools {POOL} --services {UNIT} {common} --timeout {timeout} {own}");
         let mut run = self.shop.host(0).spawn(&arguments.split_whitespace().collect::<Vec<_>>())?;
         run.wait_for_stderr(words, LIMIT)?;
         if phase == "settle" {
@@ -243,6 +278,10 @@ impl Stand {
 
     fn cell(&mut self, cell: Cell) -> Result<String> {
         let before = self.reset().context("before the cell")?;
+        // Where the relay has nothing to do, it is HAProxy itself that is asked.
+        let relayed = matches!(cell.fault, Fault::Way(_)) || is_slow(cell.phase);
+        let api = if relayed { self.relay.address() } else { self.shop.api(0) };
+        self.shop.ask_at(0, &[api])?;
         if cell.fault == Fault::DiskFull {
             let mount = "install -d -m 0700 $0 && mount -t tmpfs -o size=64k,mode=0700 none $0";
             self.shop.host(0).exec(&["bash", "-c", mount, "/var/lib/safe-service-restart"])?.success()?;
@@ -253,6 +292,10 @@ impl Stand {
         } else {
             let mut run = self.start(cell.phase, &before)?;
             let struck = self.strike(cell.fault, Some(&mut run));
+            if relayed && !matches!(cell.fault, Fault::Way(_)) {
+                // It has been slow for long enough.
+                self.relay.set(Mode::Pass)?;
+            }
             struck.with_context(|| format!("the fault did not come about; the run has said:\n{}", run.stderr()))?;
             run
         };

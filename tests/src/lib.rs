@@ -22,6 +22,7 @@ pub mod poolcounterd;
 pub mod prepared;
 pub mod process;
 pub mod pybal;
+pub mod relay;
 mod scratch;
 pub mod shop;
 pub mod site;

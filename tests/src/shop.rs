@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::haproxy::{Haproxy, Server};
 use crate::host::{self, Host};
 use crate::load::{self, Plan};
+use crate::relay::Relay;
 use crate::{prepared, wait};
 
 /// The pool, and HAProxy's backend.
@@ -22,6 +23,8 @@ pub const WEIGHT: u32 = 10;
 
 /// Where the runtime API listens on a HAProxy's address.
 const API_PORT: u16 = 9999;
+/// Where a relay listens on the same address.
+const RELAY_PORT: u16 = 9998;
 /// The level that takes orders.
 const ADMIN: &str = "admin";
 const SERVED_LIMIT: Duration = Duration::from_secs(30);
@@ -54,8 +57,8 @@ impl Shop {
         let builders = (1..=hosts).map(|number| Host::builder(&format!("web{number}.shop.test")));
         let builders = builders.collect::<Result<Vec<_>>>()?;
         let servers: Vec<_> = builders.iter().map(|host| (host.name().to_owned(), host.address().port(80))).collect();
-        let apis: Vec<String> = addresses.iter().map(|address| format!("\"{}\"", address.port(API_PORT))).collect();
-        let file = format!("driver: haproxy\npools:\n  {POOL}: {{port: 80, servers: [{}]}}\n", apis.join(", "));
+        let apis: Vec<_> = addresses.iter().map(|address| address.port(API_PORT)).collect();
+        let file = file(&apis);
         let builders = builders.into_iter().map(|host| {
             let host = binaries.iter().fold(host.file(FILE, &file), |host, path| host.binary(path));
             change(host)
@@ -93,6 +96,16 @@ impl Shop {
     #[must_use]
     pub fn api(&self, proxy: usize) -> SocketAddr {
         self.proxies[proxy].address.port(API_PORT)
+    }
+
+    /// Starts a relay in front of that.
+    pub fn relay(&self, proxy: usize) -> Result<Relay> {
+        Relay::start(self.proxies[proxy].address.port(RELAY_PORT), self.api(proxy))
+    }
+
+    /// Has a host ask and tell at these addresses from now on.
+    pub fn ask_at(&self, host: usize, apis: &[SocketAddr]) -> Result<()> {
+        self.hosts[host].write(FILE, &file(apis))
     }
 
     /// Reloads a HAProxy so that whoever comes over TCP has this level: `admin`, `operator`, `user`. State is forgotten.
@@ -180,6 +193,12 @@ impl Proxy {
         let sections = self.sections();
         self.haproxy.configure(&sections)
     }
+}
+
+/// The one file, for HAProxies with their runtime API at these addresses.
+fn file(apis: &[SocketAddr]) -> String {
+    let apis: Vec<_> = apis.iter().map(|api| format!("\"{api}\"")).collect();
+    format!("driver: haproxy\npools:\n  {POOL}: {{port: 80, servers: [{}]}}\n", apis.join(", "))
 }
 
 /// Everything below the beginning of `global`. A request is never repeated, so that one that is lost shows.
