@@ -27,6 +27,23 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// Those that a status can have beside [`Self::Done`], the worst first: held; interrupted; something that cannot be reached, or
+    /// looked at, or is configured wrong; something that is not as it should be.
+    pub const OF_A_STATUS: [Self; 7] = [
+        Self::LeftDepooled,
+        Self::RepoolUnconfirmed,
+        Self::PutBackUnconfirmed,
+        Self::Unreachable,
+        Self::NotPermitted,
+        Self::Configuration,
+        Self::Failed,
+    ];
+
+    /// The worst of what a status saw.
+    pub fn of_a_status(seen: &[Self]) -> Self {
+        Self::OF_A_STATUS.into_iter().find(|code| seen.contains(code)).unwrap_or(Self::Done)
+    }
+
     /// The number for the shell.
     pub fn number(self) -> u8 {
         self as u8

@@ -145,17 +145,8 @@ impl Subject {
 impl Findings {
     /// The worst of what hosts said, in the order that a host itself goes by.
     fn exit_code(&self) -> ExitCode {
-        const ORDER: [ExitCode; 7] = [
-            ExitCode::LeftDepooled,
-            ExitCode::RepoolUnconfirmed,
-            ExitCode::PutBackUnconfirmed,
-            ExitCode::Unreachable,
-            ExitCode::NotPermitted,
-            ExitCode::Configuration,
-            ExitCode::Failed,
-        ];
         let mut codes: Vec<_> = self.subjects.iter().map(Subject::exit_code).collect();
         codes.extend((!self.unreadable.is_empty()).then_some(ExitCode::Failed));
-        ORDER.into_iter().find(|code| codes.contains(code)).unwrap_or(ExitCode::Done)
+        ExitCode::of_a_status(&codes)
     }
 }

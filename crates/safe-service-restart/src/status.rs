@@ -394,20 +394,9 @@ impl Status {
         self.pools.iter().filter(is_out).map(|pool| pool.pool.clone()).collect()
     }
 
-    /// The worst of what was seen, in this order: held; interrupted; something that cannot be reached, or looked at, or is
-    /// configured wrong; something that is not as it should be.
+    /// The worst of what was seen.
     fn exit_code(&self) -> ExitCode {
-        const ORDER: [ExitCode; 7] = [
-            ExitCode::LeftDepooled,
-            ExitCode::RepoolUnconfirmed,
-            ExitCode::PutBackUnconfirmed,
-            ExitCode::Unreachable,
-            ExitCode::NotPermitted,
-            ExitCode::Configuration,
-            ExitCode::Failed,
-        ];
-        let codes = self.codes();
-        ORDER.into_iter().find(|code| codes.contains(code)).unwrap_or(ExitCode::Done)
+        ExitCode::of_a_status(&self.codes())
     }
 
     fn codes(&self) -> Vec<ExitCode> {

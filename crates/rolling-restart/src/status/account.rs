@@ -200,14 +200,9 @@ impl Run {
 
 /// A code that a status has no business with is a failure.
 fn exit_code(number: u8) -> ExitCode {
-    let known = [
-        ExitCode::Done,
-        ExitCode::LeftDepooled,
-        ExitCode::RepoolUnconfirmed,
-        ExitCode::PutBackUnconfirmed,
-        ExitCode::Unreachable,
-        ExitCode::NotPermitted,
-        ExitCode::Configuration,
-    ];
-    known.into_iter().find(|code| code.number() == number).unwrap_or(ExitCode::Failed)
+    ExitCode::OF_A_STATUS
+        .into_iter()
+        .chain([ExitCode::Done])
+        .find(|code| code.number() == number)
+        .unwrap_or(ExitCode::Failed)
 }
