@@ -201,7 +201,9 @@ fn apcu(apcu: &Apcu, limits: &Limits) -> Option<Finding> {
     }
     // Fragmentation says most where there is little left.
     let full = figures.usage.filter(|usage| usage.memory_size > 0).map(|usage| {
-        let used = 100 - 100 * usage.memory_free.min(usage.memory_size) / usage.memory_size;
+        // A pool can tell any number.
+        let (free, size) = (u128::from(usage.memory_free), u128::from(usage.memory_size));
+        let used = 100 - 100 * free.min(size) / size;
         format!(", {used}% of it in use")
     });
     let message = format!(

@@ -134,7 +134,8 @@ fn run(cli: &Cli, caller: Caller) -> Result<Ended, Failure> {
     };
     let who = caller.environment.sudo_user.or_else(environment::user_name).unwrap_or_default();
     let what = if cli.force { "forced restart" } else { "restart" };
-    let begin = format!("run {id}: {what} of {} hosts, at most {} at once", hosts.len(), rules.window);
+    let of = if hosts.len() == 1 { "1 host".to_owned() } else { format!("{} hosts", hosts.len()) };
+    let begin = format!("run {id}: {what} of {of}, at most {} at once", rules.window);
     syslog::notice(TOOL, &format!("{begin}, for '{who}': {}", cli.reason.as_deref().unwrap_or("no reason given")));
     run.progress.say(Level::Info, &begin);
     if cli.force {

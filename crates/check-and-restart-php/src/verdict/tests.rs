@@ -160,6 +160,12 @@ fn apcu_in_pieces_is_cleared_and_nothing_restarted() {
         "APCu's free memory is 99.9% in pieces, at or above the limit of 95%, 75% of it in use"
     );
     assert!(verdict(&apcu(apcu_figures(100.0)), &limits("200")).restart().is_none());
+    // Whatever a pool tells, there is an answer.
+    let mut told = apcu_figures(100.0);
+    if let Apcu::On(ApcuFigures { usage: Some(usage), .. }) = &mut told {
+        (usage.memory_size, usage.memory_free) = (u64::MAX, u64::MAX / 2);
+    }
+    assert!(message(&apcu(told), "200").ends_with("51% of it in use"));
 }
 
 #[test]
