@@ -257,7 +257,10 @@ fn the_first_line_says_whether_it_is_in_service_and_why_not() {
     let table = [
         (well(), "IN SERVICE".to_owned()),
         (held(), format!("OUT OF SERVICE: held by us {since}, on purpose")),
-        (with(What::Interrupted, out()), format!("OUT OF SERVICE: taken out {since} by a run of ours that died")),
+        (
+            with(What::Interrupted, out()),
+            format!("OUT OF SERVICE: taken out {since} by a run of ours that is gone; the recovery goes on with it"),
+        ),
         (with(What::UnderWay, out()), format!("OUT OF SERVICE: a run of ours has it {since}")),
         (with(What::UnderWay, well().pools), format!("IN SERVICE; a run of ours is under way {since}")),
         (in_vain(), format!("IN SERVICE, though held by us {since}, on purpose: 'php8.2-fpm.service' does not run")),

@@ -81,7 +81,10 @@ fn why(status: &Status, service: InService) -> String {
             }
             (_, InService::Yes) => format!(", though a run of ours took it out {since} and did not put it back"),
             (What::Held, _) => format!(": held by us {since}, on purpose"),
-            (What::Interrupted, _) => format!(": taken out {since} by a run of ours that died"),
+            // It died, or could not put the host back and said so.
+            (What::Interrupted, _) => {
+                format!(": taken out {since} by a run of ours that is gone; the recovery goes on with it")
+            }
         };
     }
     if matches!(service, InService::Yes | InService::NoPool | InService::Unknown) {
