@@ -21,6 +21,11 @@ const FOR_EACH: u64 = 2;
 /// Descriptors for everything else, also for a program that is being started.
 const SPARE: u64 = 64;
 
+/// What programs say is only kept until they end, so that it is not listened to more often than this; their ends are, at once.
+const HUSH: Duration = Duration::from_millis(10);
+/// Whoever says so much in a row has more to say, and a pipe that is full would hold it up.
+const MUCH: usize = 4096;
+
 /// What a program is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Job {
@@ -34,6 +39,8 @@ pub struct Fleet {
     running: BTreeMap<Job, Process>,
     /// A byte comes here when a program ended.
     ended: UnixStream,
+    /// Whether the last wait ended only because programs said a little.
+    was_talk: bool,
 }
 
 impl Fleet {
@@ -42,7 +49,7 @@ impl Fleet {
         let (ended, tell) = UnixStream::pair()?;
         ended.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGCHLD, tell)?;
-        Ok(Self { running: BTreeMap::new(), ended })
+        Ok(Self { running: BTreeMap::new(), ended, was_talk: false })
     }
 
     /// Starts a program, which has so long.
@@ -59,6 +66,9 @@ impl Fleet {
 
     /// Waits for at most so long, and returns what ended.
     pub fn wait(&mut self, at_most: Duration) -> Vec<(Job, Finished)> {
+        let hush = if self.was_talk { at_most.min(HUSH) } else { Duration::ZERO };
+        let has_ended = !hush.is_zero() && self.ends_within(hush);
+        let at_most = if has_ended { Duration::ZERO } else { at_most - hush };
         let mut polled = vec![PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
         let mut jobs = Vec::with_capacity(2 * self.running.len());
         for (job, process) in &self.running {
@@ -67,8 +77,7 @@ impl Fleet {
                 jobs.push(*job);
             }
         }
-        // Rounded up, so that it does not wake to find some of it left.
-        let timeout = PollTimeout::try_from(at_most.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
+        let timeout = timeout(at_most);
         let fired: Vec<Job> = match poll(&mut polled, timeout) {
             Ok(_) => {
                 let pipes = polled.iter().skip(1).zip(&jobs);
@@ -81,14 +90,26 @@ impl Fleet {
                 jobs
             }
         };
+        let talked = !fired.is_empty();
+        let mut most = 0;
         for job in fired {
             if let Some(process) = self.running.get_mut(&job) {
-                process.read();
+                most = most.max(process.read());
             }
         }
         let mut told = [0; 256];
-        while self.ended.read(&mut told).is_ok_and(|count| count > 0) {}
+        let mut signals = 0;
+        while let Ok(count @ 1..) = self.ended.read(&mut told) {
+            signals += count;
+        }
+        self.was_talk = signals == 0 && talked && most < MUCH;
         self.take_ended()
+    }
+
+    /// Waits so long for the end of a program, whatever they say.
+    fn ends_within(&self, at_most: Duration) -> bool {
+        let mut polled = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut polled, timeout(at_most)), Ok(1..))
     }
 
     fn take_ended(&mut self) -> Vec<(Job, Finished)> {
@@ -116,6 +137,11 @@ impl Fleet {
             process.kill();
         }
     }
+}
+
+/// Rounded up, so that a wait does not end to find some of it left.
+fn timeout(time: Duration) -> PollTimeout {
+    PollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
 }
 
 /// How many programs can run at once, up to so many: the descriptors have to suffice, and are had as far as the system lets us. Hosts

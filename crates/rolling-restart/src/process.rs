@@ -77,9 +77,9 @@ impl Process {
         self.streams.iter().filter_map(|stream| stream.pipe.as_ref().map(AsFd::as_fd))
     }
 
-    /// Takes what there is, without waiting.
-    pub fn read(&mut self) {
-        self.streams.iter_mut().for_each(Stream::read);
+    /// Takes what there is, without waiting, and says how many bytes that was.
+    pub fn read(&mut self) -> usize {
+        self.streams.iter_mut().map(Stream::read).sum()
     }
 
     /// How it ended, if it did; and where its time is over, sees to it that it does.
@@ -168,18 +168,23 @@ impl Stream {
         Ok(Self { pipe: pipe.map(File::from), kept: Vec::new(), most })
     }
 
-    fn read(&mut self) {
+    fn read(&mut self) -> usize {
         let mut buffer = [0; READ];
+        let mut sum = 0;
         for _ in 0..READS {
-            let Some(pipe) = &mut self.pipe else { return };
+            let Some(pipe) = &mut self.pipe else { break };
             match pipe.read(&mut buffer) {
                 Ok(0) => self.pipe = None,
-                Ok(count) => self.keep(&buffer[..count]),
+                Ok(count) => {
+                    self.keep(&buffer[..count]);
+                    sum += count;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => self.pipe = None,
             }
         }
+        sum
     }
 
     /// Never more than the bound, also in the space reserved.

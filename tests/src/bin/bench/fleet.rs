@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,7 +71,9 @@ pub fn play(how: &str, host: &str) -> Result<()> {
     };
     // As talkative as a host is.
     for line in 0..LINES {
-        eprintln!("safe-service-restart: line {line} of what a host says while it is at it");
+        // Written at once, as sshd hands it on.
+        let text = format!("safe-service-restart: line {line} of what a host says while it is at it\n");
+        std::io::stderr().write_all(text.as_bytes())?;
         thread::sleep(time / LINES);
     }
     let services = if code == 0 { "done" } else { "untouched" };
