@@ -119,7 +119,8 @@ fn a_host_whose_service_does_not_come_back_ends_the_run_stays_out_and_is_named()
 /// listens, and go on.
 #[test]
 fn hosts_that_are_not_waited_for_any_more_finish_their_restart_and_come_back() -> Result<()> {
-    let deployment = Deployment::boot(4)?;
+    // A second signal counts only a while after the first: by then the hosts must still be in the middle of it.
+    let deployment = Deployment::boot_with(4, "pools: [appservers]\nmax_concurrency: 3\nsettle: 5\nlb_timeout: 60\n")?;
     let load = load(&deployment)?;
     let mut run = deployment.start_roll(&["--canaries", "0", "--batch", "2"])?;
     let is_out = |host: usize| deployment.fleet.is_out(host);
