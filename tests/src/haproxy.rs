@@ -226,25 +226,27 @@ fn global(socket: &Path) -> String {
     )
 }
 
+/// What every test means by a HAProxy. A request is never repeated, so that one that is lost shows.
+pub(crate) const DEFAULTS: &str = "defaults
+  mode http
+  timeout connect 2s
+  timeout client 60s
+  timeout server 60s
+  retries 0
+  no option redispatch
+  # One connection for each request: a connection that the web server closes while it is idle must not look
+  # like a request that a restart has killed.
+  option httpclose
+  http-reuse never
+";
+
 fn configuration(pools: &[Pool], api: Option<SocketAddr>, socket: &Path) -> String {
     let mut text = global(socket);
     if let Some(address) = api {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  stats socket ipv4@{address} level user");
     }
-    text.push_str(
-        "defaults\n\
-         \x20 mode http\n\
-         \x20 timeout connect 2s\n\
-         \x20 timeout client 60s\n\
-         \x20 timeout server 60s\n\
-         \x20 retries 0\n\
-         \x20 no option redispatch\n\
-         # One connection for each request: a connection that the web server closes while it is idle must not look\n\
-         # like a request that a restart has killed.\n\
-         \x20 option httpclose\n\
-         \x20 http-reuse never\n",
-    );
+    text.push_str(DEFAULTS);
     for Pool { name, listen, servers } in pools {
         let _ = write!(
             text,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::address::Address;
-use crate::haproxy::{Haproxy, Server};
+use crate::haproxy::{DEFAULTS, Haproxy, Server};
 use crate::host::{self, Host};
 use crate::load::{self, Plan};
 use crate::relay::Relay;
@@ -201,19 +201,11 @@ fn file(apis: &[SocketAddr]) -> String {
     format!("driver: haproxy\npools:\n  {POOL}: {{port: 80, servers: [{}]}}\n", apis.join(", "))
 }
 
-/// Everything below the beginning of `global`. A request is never repeated, so that one that is lost shows.
+/// Everything below the beginning of `global`.
 fn sections(address: &Address, servers: &[(String, SocketAddr)], level: &str, down: bool) -> String {
     let mut text = format!(
         "  stats socket ipv4@{} level {level}\n\
-         defaults\n\
-         \x20 mode http\n\
-         \x20 timeout connect 2s\n\
-         \x20 timeout client 60s\n\
-         \x20 timeout server 60s\n\
-         \x20 retries 0\n\
-         \x20 no option redispatch\n\
-         \x20 option httpclose\n\
-         \x20 http-reuse never\n\
+         {DEFAULTS}\
          frontend {POOL}\n  bind {}\n  default_backend {POOL}\n\
          backend {POOL}\n  balance roundrobin\n",
         address.port(API_PORT),
