@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use restart_core::StoreError;
 
-use crate::limits::Deadline;
+use crate::limits::{Deadline, PAUSE};
 use crate::member::{Member, Trouble};
 use crate::walk::{Next, Walk};
 
@@ -55,6 +55,10 @@ impl Cluster {
                 Err(trouble) => match walk.note(member.url(), trouble) {
                     Next::AskAgain => {}
                     Next::PassOver => self.pass_over(),
+                    Next::PassOverLater => {
+                        self.pass_over();
+                        std::thread::sleep(PAUSE);
+                    }
                     Next::Stop => break,
                 },
             }
@@ -166,6 +170,19 @@ mod tests {
             assert!(matches!(get(&mut cluster), Err(StoreError::Unreachable(_))));
             assert_eq!(*asked.borrow(), wanted);
         }
+    }
+
+    #[test]
+    fn a_leader_is_waited_for_while_one_may_be_elected() {
+        let (mut cluster, asked) = cluster(&[("a", &[Kind::NotAsked; 2]), ("b", &[Kind::NoLeader; 2])]);
+        assert_eq!(get(&mut cluster), Ok(None));
+        assert_eq!(*asked.borrow(), ["a", "b", "a", "b", "a"]);
+        // As long as there is time, and no longer.
+        let (mut cluster, asked) = self::cluster(&[("a", &[Kind::NoLeader; 99])]);
+        let deadline = Deadline::within(PAUSE * 3, REQUEST);
+        let answer = cluster.ask("read '/k'", deadline, |member, limit| member.get("/k", limit));
+        assert_eq!(answer, Err(StoreError::Unreachable("cannot read '/k': etcd 'a': ill".to_owned())));
+        assert!(asked.borrow().len() > 1, "{asked:?}");
     }
 
     #[test]

@@ -78,7 +78,8 @@ pub(crate) fn make(cluster: &mut Cluster, write: &Write, mark: &Mark, deadline: 
                 Judgement::Unchanged => {}
             }
         }
-        if asked % cluster.len() == 0 && !(in_doubt && deadline.pause()) {
+        let is_worth_another_round = in_doubt || failures.awaits_leader(deadline);
+        if asked % cluster.len() == 0 && !(is_worth_another_round && deadline.pause()) {
             return Err(unmade(in_doubt, failures.into_error(&attempt(write))));
         }
     }

@@ -13,7 +13,11 @@ pub(crate) const REQUEST: Duration = Duration::from_secs(3);
 /// For one operation, all members and all second looks together: two frozen members of three, and the answer of the third.
 pub(crate) const OPERATION: Duration = Duration::from_secs(10);
 
-/// Between two rounds over all members, when a write is in doubt and nobody answers.
+/// How long the members may take to agree on a new leader before it counts as lost with the quorum: at etcd's defaults one to
+/// two seconds after the last heartbeat of the old one, and the same again if the votes were split.
+pub(crate) const ELECTION: Duration = Duration::from_secs(5);
+
+/// Between two rounds over all members, when a write is in doubt and nobody answers, or while a leader is elected.
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
 /// For the SRV records of a domain: two attempts at a resolver that loses one packet.
@@ -51,6 +55,7 @@ pub(crate) const HOLDERS: Duration = Duration::from_secs(3);
 /// The end of an operation, and how much of it one request may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
+    begun: Instant,
     end: Instant,
     total: Duration,
     request: Duration,
@@ -64,7 +69,8 @@ impl Deadline {
 
     /// An operation that begins now and takes `total` at most.
     pub(crate) fn within(total: Duration, request: Duration) -> Self {
-        Self { end: Instant::now() + total, total, request }
+        let begun = Instant::now();
+        Self { begun, end: begun + total, total, request }
     }
 
     /// The time for the whole operation.
@@ -78,9 +84,19 @@ impl Deadline {
         (!left.is_zero()).then(|| left.min(self.request))
     }
 
+    /// Whether there is time for one more pause.
+    fn has_time(&self) -> bool {
+        self.end.saturating_duration_since(Instant::now()) > PAUSE
+    }
+
+    /// Whether members that have no leader may still get one, and there is time for one more pause.
+    pub(crate) fn is_time_to_elect(&self) -> bool {
+        self.begun.elapsed() < ELECTION && self.has_time()
+    }
+
     /// Waits before the next round; false, at once, if the time would be over then.
     pub(crate) fn pause(&self) -> bool {
-        let has_time = self.end.saturating_duration_since(Instant::now()) > PAUSE;
+        let has_time = self.has_time();
         if has_time {
             std::thread::sleep(PAUSE);
         }

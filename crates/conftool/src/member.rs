@@ -125,6 +125,9 @@ pub(crate) struct Trouble {
 pub(crate) enum Kind {
     /// The request did not reach etcd: nothing was written. Another member may do better.
     NotAsked,
+    /// The member has no leader, and says so before it looks at the request: nothing was written. If the others are well, one is
+    /// elected within seconds.
+    NoLeader,
     /// The connection ended before the answer. A write may have been made. A connection that had stood idle ends like this
     /// when the member was restarted, so that a read is worth a second attempt.
     Dropped,

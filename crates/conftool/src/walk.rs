@@ -12,8 +12,10 @@ use crate::member::{Kind, Trouble};
 pub(crate) struct Walk {
     members: usize,
     deadline: Deadline,
-    /// How many times a member was given up.
+    /// How many members were given up in this round.
     passed: usize,
+    /// Whether this is the one other round that silence is worth.
+    is_second_round: bool,
     /// The member whose turn it is has dropped a connection once already.
     is_second_attempt: bool,
     failures: Failures,
@@ -26,6 +28,8 @@ pub(crate) enum Next {
     AskAgain,
     /// Ask the next one.
     PassOver,
+    /// The same, after a pause: a leader is being elected.
+    PassOverLater,
     /// Ask nobody else.
     Stop,
 }
@@ -33,13 +37,19 @@ pub(crate) enum Next {
 impl Walk {
     /// A question to so many members that nobody was asked yet.
     pub(crate) fn begin(members: usize, deadline: Deadline) -> Self {
-        Self { members, deadline, passed: 0, is_second_attempt: false, failures: Failures::default() }
+        Self {
+            members,
+            deadline,
+            passed: 0,
+            is_second_round: false,
+            is_second_attempt: false,
+            failures: Failures::default(),
+        }
     }
 
     /// How long the member whose turn it is may take; `None`: all that may be asked were asked, or the time is over.
     pub(crate) fn next_request(&mut self) -> Option<Duration> {
-        let is_round_over = !self.is_second_attempt && self.passed == self.members;
-        if self.passed == self.members * 2 || (is_round_over && !self.failures.is_worth_another_round()) {
+        if self.passed == self.members {
             return None;
         }
         let limit = self.deadline.next_request();
@@ -60,11 +70,25 @@ impl Walk {
                 self.is_second_attempt = true;
                 Next::AskAgain
             }
-            Kind::Dropped | Kind::NotAsked | Kind::NoAnswer | Kind::NoRoom | Kind::NoApi => {
+            Kind::Dropped | Kind::NotAsked | Kind::NoLeader | Kind::NoAnswer | Kind::NoRoom | Kind::NoApi => {
                 self.is_second_attempt = false;
                 self.passed += 1;
-                Next::PassOver
+                if self.passed == self.members { self.end_round() } else { Next::PassOver }
             }
+        }
+    }
+
+    /// All were asked: begins another round if that may come to more.
+    fn end_round(&mut self) -> Next {
+        if self.failures.awaits_leader(self.deadline) {
+            self.passed = 0;
+            Next::PassOverLater
+        } else {
+            if self.failures.has_silence() && !self.is_second_round {
+                self.is_second_round = true;
+                self.passed = 0;
+            }
+            Next::PassOver
         }
     }
 
@@ -94,8 +118,18 @@ impl Failures {
 
     /// Whether somebody among several kept silent. A leader that died or froze takes the requests of the first seconds with it,
     /// whichever member they were sent to; by now another one may have been elected.
-    fn is_worth_another_round(&self) -> bool {
-        self.reasons.len() > 1 && self.reasons.iter().any(|(_, trouble)| trouble.kind == Kind::NoAnswer)
+    fn has_silence(&self) -> bool {
+        self.reasons.len() > 1 && self.has(Kind::NoAnswer)
+    }
+
+    /// Whether a member knows of no leader, and there is time to elect one: worth a pause and another round. A member that has
+    /// one answers within milliseconds, so that this costs nothing but the time in which nobody could have answered.
+    pub(crate) fn awaits_leader(&self, deadline: Deadline) -> bool {
+        self.has(Kind::NoLeader) && deadline.is_time_to_elect()
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        self.reasons.iter().any(|(_, trouble)| trouble.kind == kind)
     }
 
     /// One error for all: a refusal if a member refused or none has the API, else that the store cannot be reached.

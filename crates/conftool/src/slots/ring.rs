@@ -9,7 +9,7 @@ use std::time::Duration;
 use etcd_client::{Client, Error};
 use restart_core::StoreError;
 
-use crate::limits::Deadline;
+use crate::limits::{Deadline, PAUSE};
 use crate::member::{Kind, Trouble};
 use crate::v3::Connection;
 use crate::walk::{Next, Walk};
@@ -49,6 +49,10 @@ impl Ring {
                 Err(trouble) => match walk.note(member.url(), trouble) {
                     Next::AskAgain => {}
                     Next::PassOver => self.pass_over(place),
+                    Next::PassOverLater => {
+                        self.pass_over(place);
+                        tokio::time::sleep(PAUSE).await;
+                    }
                     Next::Stop => break,
                 },
             }

@@ -14,7 +14,9 @@ pub(super) fn unsent(error: &Error) -> Trouble {
     let trouble = sent(error);
     match trouble.kind {
         Kind::Refused | Kind::NoApi => trouble,
-        Kind::NotAsked | Kind::Dropped | Kind::NoAnswer | Kind::NoRoom => Trouble::new(Kind::NotAsked, trouble.why),
+        Kind::NotAsked | Kind::NoLeader | Kind::Dropped | Kind::NoAnswer | Kind::NoRoom => {
+            Trouble::new(Kind::NotAsked, trouble.why)
+        }
     }
 }
 
@@ -69,7 +71,7 @@ fn said(code: Code, message: &str) -> Trouble {
     let message = message.strip_prefix("etcdserver: ").unwrap_or(message);
     match code {
         // The member's answer to our wish for a leader; it comes before the request is looked at.
-        Code::Unavailable if message == "no leader" => Trouble::new(Kind::NotAsked, "no leader (is the quorum lost?)"),
+        Code::Unavailable if message == "no leader" => Trouble::new(Kind::NoLeader, "no leader (is the quorum lost?)"),
         // The member lags behind; it says so before the request is proposed to the others.
         Code::ResourceExhausted if message == "too many requests" => Trouble::new(Kind::NotAsked, message),
         Code::ResourceExhausted if message.ends_with("database space exceeded") => Trouble::new(Kind::NoRoom, message),
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn etcds_own_words_are_sorted_by_what_follows_from_them() {
         for (code, message, kind, wanted) in [
-            (Code::Unavailable, "etcdserver: no leader", Kind::NotAsked, "no leader"),
+            (Code::Unavailable, "etcdserver: no leader", Kind::NoLeader, "no leader"),
             (Code::Unavailable, "etcdserver: request timed out", Kind::NoAnswer, "request timed out"),
             (Code::Unavailable, "etcdserver: leader changed", Kind::NoAnswer, "leader changed"),
             (Code::Cancelled, "Timeout expired", Kind::NoAnswer, "Timeout expired"),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use restart_core::{PoolStore, Pooled, StoreError, WriteError};
 
-use crate::etcd::{Api, Etcd, own_address};
-use crate::fixture::{Files, POOLED, id, key, pool};
+use crate::etcd::{Api, Etcd, Kind, own_address};
+use crate::fixture::{Files, Opened, POOLED, id, key, pool};
 
 /// An operation may take ten seconds, and the machine may be slow; it must not hang.
 const ENDS: Duration = Duration::from_secs(30);
@@ -39,6 +39,35 @@ fn dead_and_frozen_members_are_passed_over(api: Api) {
     assert_eq!(opened.node("mw1.example"), repooled);
     assert_eq!(etcd.value(api, &key("mw1.example")), POOLED);
     assert_eq!(opened.outcomes(), ["success", "success"]);
+}
+
+fn reads_and_writes_wait_while_a_leader_is_elected(api: Api) {
+    let mut etcd = Etcd::start(Kind {
+        members: 3,
+        arguments: &["--heartbeat-interval=50", "--election-timeout=500"],
+        ..Kind::default()
+    });
+    etcd.set(api, &key("mw1.example"), POOLED);
+    let urls: Vec<String> = etcd.members.iter().map(|member| member.url.clone()).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let mut opened = Files::new(api, &urls).open(None);
+    let found = opened.node("mw1.example");
+    let write = opened.store.prepare(&found, Pooled::No).unwrap();
+    etcd.members[2].kill();
+    // A member that is needed for a quorum comes back in the very moment in which one is asked for.
+    lose_quorum(&mut etcd, &mut opened);
+    etcd.members[1].start();
+    assert_eq!(opened.node("mw1.example"), found);
+    lose_quorum(&mut etcd, &mut opened);
+    etcd.members[1].start();
+    let depooled = opened.store.write(&write).unwrap();
+    assert_eq!(opened.node("mw1.example"), depooled);
+}
+
+/// Kills one of the two members that are left, and waits until the last one knows that it has lost its leader.
+fn lose_quorum(etcd: &mut Etcd, opened: &mut Opened) {
+    etcd.members[1].kill();
+    while opened.store.read(&id("mw1.example")).is_ok() {}
 }
 
 fn a_frozen_member_that_a_write_is_sent_to_is_passed_over(api: Api) {
@@ -175,6 +204,7 @@ fn what_is_no_etcd_is_told(api: Api) {
 
 crate::both_apis!(
     dead_and_frozen_members_are_passed_over,
+    reads_and_writes_wait_while_a_leader_is_elected,
     a_frozen_member_that_a_write_is_sent_to_is_passed_over,
     a_lost_quorum_is_unreachable_and_ends_in_time,
     when_nobody_listens_nothing_was_written,
