@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::world::{Ran, World, name, send, wait_for};
+use crate::world::{Ran, World, name, send, start, wait_for};
 
 /// A second signal counts only a while after the first (see `host::signals`).
 const A_WHILE: Duration = Duration::from_millis(1200);
@@ -82,8 +82,7 @@ fn a_signal_that_comes_while_the_gate_runs_ends_the_gate() {
     let asked = world.path("asked");
     let mut command = world.command("--json");
     command.arg("--gate").arg(format!("touch {}; sleep 300", asked.display()));
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let child = command.spawn().unwrap();
+    let child = start(&command);
     wait_for("the gate", || asked.exists());
     send(&child, Signal::SIGHUP);
     let ran = Ran::of(child.wait_with_output().unwrap());

@@ -69,13 +69,9 @@ impl World {
         Ran::of(self.command(arguments).output().unwrap())
     }
 
-    /// Starts it, to be sent signals. Whoever runs the tests may ignore some, as a shell does for what it puts in the background, and
-    /// that would be handed down; `env` takes it off, and becomes the program.
+    /// Starts it, to be sent signals.
     pub fn start(&self, arguments: &str) -> Child {
-        let plain = self.command(arguments);
-        let mut command = Command::new("/usr/bin/env");
-        command.arg("--default-signal").arg(plain.get_program()).args(plain.get_args());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        start(&self.command(arguments))
     }
 
     fn lines(&self, name: &str) -> Vec<String> {
@@ -129,6 +125,14 @@ pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
         assert!(Instant::now() < until, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Starts a program, to be sent signals. Whoever runs the tests may ignore some, as a shell does for what it puts in the
+/// background, and that would be handed down; `env` takes it off, and becomes the program.
+pub fn start(plain: &Command) -> Child {
+    let mut command = Command::new("/usr/bin/env");
+    command.arg("--default-signal").arg(plain.get_program()).args(plain.get_args());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 pub fn send(child: &Child, signal: Signal) {
