@@ -180,6 +180,35 @@ fn tag(entry: &Map<String, Value>, key: &str) -> Result<Tag, String> {
     }
 }
 
+/// The technology of a pool's load balancers: the key `lb`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    PyBal,
+    Haproxy,
+    /// No load balancer sends to this pool.
+    None,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::PyBal, Self::Haproxy, Self::None];
+
+    /// Its name in the catalog.
+    fn name(self) -> &'static str {
+        match self {
+            Self::PyBal => "pybal",
+            Self::Haproxy => "haproxy",
+            Self::None => "none",
+        }
+    }
+
+    fn named(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(|kind| format!("'{}'", kind.name())).join(", ");
+            format!("'lb' is '{name}'; known are {known}")
+        })
+    }
+}
+
 /// Who sends to the pool, and what they speak.
 fn balancers(
     name: &PoolName,
@@ -187,15 +216,20 @@ fn balancers(
     in_haproxy: bool,
 ) -> Result<(Protocol, Vec<Balancer>), String> {
     let kind = match entry.get("lb") {
-        None if in_haproxy => "haproxy",
-        None => "pybal",
-        Some(Value::String(kind)) => kind,
+        None if in_haproxy => Kind::Haproxy,
+        None => Kind::PyBal,
+        Some(Value::String(kind)) => Kind::named(kind)?,
         Some(_) => return Err("'lb' must be a string".to_owned()),
     };
-    if in_haproxy && kind != "haproxy" {
+    if in_haproxy && kind != Kind::Haproxy {
+        let kind = kind.name();
         return Err(format!("'lb' is '{kind}'; a pool that HAProxy keeps can have no other load balancer"));
     }
-    let protocol = if kind == "haproxy" { haproxy(name, entry)? } else { Protocol::PyBal };
+    let protocol = match kind {
+        Kind::Haproxy => haproxy(name, entry)?,
+        // Where there is none, nobody is asked.
+        Kind::PyBal | Kind::None => Protocol::PyBal,
+    };
     let read = |server| match protocol {
         Protocol::PyBal => balancer(server),
         Protocol::Haproxy { .. } => runtime_api(server),
@@ -210,14 +244,13 @@ fn balancers(
         return Err(format!("'{}' is named twice in 'servers'", twice.1));
     }
     match (kind, servers.is_empty()) {
-        ("pybal" | "haproxy", false) | ("none", true) => Ok((protocol, servers)),
-        ("pybal" | "haproxy", true) => Err(match in_haproxy {
+        (Kind::PyBal | Kind::Haproxy, false) | (Kind::None, true) => Ok((protocol, servers)),
+        (Kind::PyBal | Kind::Haproxy, true) => Err(match in_haproxy {
             true => "it has no 'servers': where HAProxy's runtime API is, such as '/run/haproxy/admin.sock'",
             false => "it has no 'servers'; a pool without load balancers says 'lb: none'",
         }
         .to_owned()),
-        ("none", false) => Err("it says 'lb: none', and names load balancers in 'servers'".to_owned()),
-        (other, _) => Err(format!("'lb' is '{other}'; known are 'pybal', 'haproxy' and 'none'")),
+        (Kind::None, false) => Err("it says 'lb: none', and names load balancers in 'servers'".to_owned()),
     }
 }
 
