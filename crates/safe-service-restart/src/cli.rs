@@ -19,6 +19,10 @@ pub const CONFIG: &str = "/etc/conftool/config.yaml";
     name = "safe-service-restart",
     version,
     about = "Restart services without losing a request: leave the load-balancer pools first, come back after",
+    override_usage = "safe-service-restart [OPTIONS] --pools POOL... --services UNIT...\n       \
+                      safe-service-restart [OPTIONS] --pools POOL... --depool|--pool\n       \
+                      safe-service-restart [OPTIONS] --force --services UNIT...\n       \
+                      safe-service-restart [OPTIONS] --recover|--status",
     after_help = "Exit status: 0 done; 1 failed, pools as found; 2 usage; 3 restart failed, host left depooled; 4 restarted, repool \
                   not confirmed; 5 not restarted, perhaps depooled; 69 unreachable; 75 try later; 77 not permitted; 78 \
                   configuration.\nSee safe-service-restart(8).",

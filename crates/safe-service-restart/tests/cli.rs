@@ -18,7 +18,10 @@ fn help() {
         .stdout_eq(str![[r#"
 Restart services without losing a request: leave the load-balancer pools first, come back after
 
-Usage: safe-service-restart [OPTIONS] <--services <UNIT>...|--pool|--depool|--recover|--status>
+Usage: safe-service-restart [OPTIONS] --pools POOL... --services UNIT...
+       safe-service-restart [OPTIONS] --pools POOL... --depool|--pool
+       safe-service-restart [OPTIONS] --force --services UNIT...
+       safe-service-restart [OPTIONS] --recover|--status
 
 Options:
       --pools <POOL>...            Pools to leave and to come back to, by their names in the catalog
@@ -110,7 +113,10 @@ fn without_arguments_it_says_what_is_missing() {
 error: the following required arguments were not provided:
   <--services <UNIT>...|--pool|--depool|--recover|--status>
 
-Usage: safe-service-restart <--services <UNIT>...|--pool|--depool|--recover|--status>
+Usage: safe-service-restart [OPTIONS] --pools POOL... --services UNIT...
+       safe-service-restart [OPTIONS] --pools POOL... --depool|--pool
+       safe-service-restart [OPTIONS] --force --services UNIT...
+       safe-service-restart [OPTIONS] --recover|--status
 
 For more information, try '--help'.
 
@@ -165,7 +171,10 @@ fn force_goes_with_neither_half() {
     tool(&["--pools", "appservers", "--depool", "--force"]).assert().code(2).stderr_eq(str![[r#"
 error: the argument '--depool' cannot be used with '--force'
 
-Usage: safe-service-restart --pools <POOL>... <--services <UNIT>...|--pool|--depool|--recover|--status>
+Usage: safe-service-restart [OPTIONS] --pools POOL... --services UNIT...
+       safe-service-restart [OPTIONS] --pools POOL... --depool|--pool
+       safe-service-restart [OPTIONS] --force --services UNIT...
+       safe-service-restart [OPTIONS] --recover|--status
 
 For more information, try '--help'.
 
