@@ -128,8 +128,8 @@ fn without_pages_time_alone_decides_and_the_lines_to_add_are_said() -> Result<()
     );
     says(
         &run,
-        "that 'php8.2-fpm.service' runs has to do as a sign that it serves: pool 'www' has no ping page: add \
-         'ping.path = /fpm-ping' to '/etc/php/8.2/fpm/pool.d/www.conf'",
+        "'php8.2-fpm.service' counts as serving as soon as it runs: pool 'www' has no ping page: add 'ping.path = /fpm-ping' \
+         to '/etc/php/8.2/fpm/pool.d/www.conf'",
     );
     assert!(field(&run, "in_flight").is_null(), "{run}");
     let refused = restart(&site, &["--require-drained"])?;

@@ -166,7 +166,7 @@ fn without_a_file_a_host_with_a_catalog_is_not_restarted_and_one_without_is() ->
     host.exec(&["rm", FILE])?.success()?;
     let refused = run(&site, &[])?;
     expect(&refused, 78);
-    says(&refused, "name the pools to leave");
+    says(&refused, "'/etc/restart-php-fpm.yaml' does not exist: name the pools to leave there");
     assert_eq!(php(&site)?, before);
     host.exec(&["rm", "-r", "/etc/conftool"])?.success()?;
     let run = run(&site, &[])?;

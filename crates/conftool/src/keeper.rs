@@ -91,8 +91,9 @@ mod tests {
         assert_eq!(servers(&[own]).unwrap(), ["own:1"]);
         assert_eq!(servers(&[own, catalog]).unwrap(), ["own:1"]);
         assert_eq!(servers(&[none, catalog]).unwrap(), ["other:1"]);
-        assert_eq!(servers(&[none]).unwrap_err(), format!("'{CATALOG}' does not exist"));
-        assert_eq!(servers(&[catalog]).unwrap_err(), format!("'{CONFIG}' does not exist"));
+        let missing = |path| format!("'{path}' does not exist; what it has to say is in safe-service-restart-files(5)");
+        assert_eq!(servers(&[none]).unwrap_err(), missing(CATALOG));
+        assert_eq!(servers(&[catalog]).unwrap_err(), missing(CONFIG));
         // In etcd it would take more than that to be a pool.
         assert!(servers(&[(CONFIG, ""), catalog]).unwrap_err().contains("it has no 'cluster'"));
     }

@@ -15,7 +15,7 @@ pub enum LoadError<E> {
     #[error("{0}")]
     Read(E),
     /// There is no such file. For the caller to decide: it may not have needed one.
-    #[error("'{}' does not exist", .0.display())]
+    #[error("'{}' does not exist; what it has to say is in safe-service-restart-files(5)", .0.display())]
     Missing(PathBuf),
     /// What was read is wrong.
     #[error(transparent)]

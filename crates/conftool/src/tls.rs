@@ -72,10 +72,16 @@ impl TlsFiles {
     }
 }
 
-/// Reads a file that another file names: that it is missing is a fault of that other file.
+/// Reads a file that another file names, or the system's bundle: that it is missing is a fault of that other file.
 fn needed<E>(path: &Path, read: Read<'_, E>) -> Result<String, LoadError<E>> {
     required(path, read).map_err(|error| match error {
-        LoadError::Missing(path) => LoadError::Invalid(Invalid::new(&path, "needed for TLS, and does not exist")),
+        LoadError::Missing(path) => {
+            let remedy = match path == Path::new(SYSTEM_CA) {
+                true => ": install 'ca-certificates', or name a 'ca_cert' in an etcdrc file",
+                false => "",
+            };
+            LoadError::Invalid(Invalid::new(&path, format!("needed for TLS, and does not exist{remedy}")))
+        }
         other => other,
     })
 }

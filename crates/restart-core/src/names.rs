@@ -178,10 +178,10 @@ const OTHER_UNITS: [&str; 10] =
 
 /// Accepts ASCII letters, digits and the characters in `also`.
 fn only(name: &str, also: &str) -> Result<(), &'static str> {
-    if name.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c)) {
-        Ok(())
-    } else {
-        Err("it has a character that such a name cannot have")
+    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !also.contains(*c)) {
+        None => Ok(()),
+        Some(',') => Err("it has a comma; on a command line, names are separated by spaces"),
+        Some(_) => Err("it has a character that such a name cannot have"),
     }
 }
 
@@ -261,5 +261,7 @@ mod tests {
     fn the_error_names_the_subject_and_the_reason() {
         let error = UnitName::new("-H").unwrap_err();
         assert_eq!(error.to_string(), "'-H' is not a service unit: it cannot begin with '-', '.' or '@'");
+        let error = PoolName::new("a,b").unwrap_err().to_string();
+        assert_eq!(error, "'a,b' is not a pool name: it has a comma; on a command line, names are separated by spaces");
     }
 }

@@ -168,8 +168,8 @@ impl Run<'_> {
                 }
                 Err(TooFew::Never { floor }) => {
                     let message = format!(
-                        "{pool} has {total} hosts, of which {floor} have to stay pooled ({said}): none can ever leave; if \
-                         that is meant, {remedy}"
+                        "{floor} of {total} hosts in {pool} have to stay pooled ({said}): none can ever leave; if that is \
+                         meant, {remedy}"
                     );
                     return Err(Failure::new(ExitCode::Configuration, message));
                 }

@@ -201,9 +201,9 @@ fn must_name_pools(file: &File, exists: bool) -> Result<(), Failure> {
         Some(sign) if file.pools.is_empty() => {
             let what = if exists { "names no pools" } else { "does not exist" };
             wrong(format!(
-                "'{}' {what}, and this host has '{}': name the pools to leave, or --force the restart",
-                file::PATH,
-                sign.display()
+                "this host has '{}', and '{}' {what}: name the pools to leave there ('pools'), or --force the restart",
+                sign.display(),
+                file::PATH
             ))
         }
         _ => Ok(()),

@@ -152,7 +152,7 @@ fn a_store_that_is_not_configured_is_78_and_no_host_is_touched() {
         .assert()
         .code(78)
         .stderr_eq(str![[r#"
-rolling-restart: error: '/nonexistent/config.yaml' does not exist
+rolling-restart: error: '/nonexistent/config.yaml' does not exist; what it has to say is in safe-service-restart-files(5)
 rolling-restart: error: ended with 78: no host was touched
 
 "#]])

@@ -129,7 +129,7 @@ impl PhpFpm {
             match pool.ping() {
                 Ok(_) => self.had_ping = true,
                 Err(missing) if first => {
-                    log::info!("that '{unit}' runs has to do as a sign that it serves: {missing}");
+                    log::info!("'{unit}' counts as serving as soon as it runs: {missing}");
                 }
                 Err(_) => {}
             }

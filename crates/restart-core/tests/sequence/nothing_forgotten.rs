@@ -274,7 +274,8 @@ fn a_pool_that_would_fall_too_low_is_not_left() {
 #[test]
 fn a_pool_of_one_can_never_be_left_unless_that_is_meant() {
     let scene = Scene::new().job(|job| job.min_pooled = Share::Percent(50));
-    scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("--min-pooled 0");
+    let ended = scene.safe_restart().exits(ExitCode::Configuration).did(&[]).says("--min-pooled 0");
+    ended.says("1 of 1 hosts in 'api' have to stay pooled");
     let scene = Scene::new().job(|job| job.min_pooled = Share::Count(0));
     scene.safe_restart().exits(ExitCode::Done);
     let scene = Scene::new().pools(|pools| pools[0].min_pooled = Some(Share::Count(0)));
