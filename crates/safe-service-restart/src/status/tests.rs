@@ -320,7 +320,7 @@ fn a_held_host_as_text() {
 mw1.example is PARTLY IN SERVICE, as far as could be seen: held by us since 2026-11-23T15:13:12Z (2h 3m), on purpose
 by        'alice', process 812, run 4f2a of fleet run 9c01
 because   T123
-put back  safe-service-restart --pool --pools appservers
+put back  safe-service-restart --pool --pools appservers  # first mend 'php8.2-fpm.service', which does not run
 pool      appservers                    'no' in the store; 3 of 4 hosts are pooled
   lb      lvs1.example                  says not pooled
   lb      lvs2.example                  says not pooled

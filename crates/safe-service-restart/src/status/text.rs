@@ -18,9 +18,7 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
         rows.extend(left_rows(left));
     }
     if let Some(command) = &status.way_back {
-        let first = status.ours().is_some_and(|left| left.what == What::Orphaned);
-        let when = if first { "  # does nothing before the lock is free" } else { "" };
-        rows.push(row("put back", &format!("{command}{when}"), ""));
+        rows.push(row("put back", &format!("{command}{}", before_that(status)), ""));
     }
     if let Some(command) = &status.way_out {
         rows.push(row("take out", command, ""));
@@ -46,6 +44,15 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
     }
     lines.extend(aligned(&rows));
     lines.iter().map(|line| printable(line)).collect()
+}
+
+/// What the command that puts the host back has to wait for, as a comment of the shell: the line is to be copied as a whole.
+fn before_that(status: &Status) -> String {
+    if status.ours().is_some_and(|left| left.what == What::Orphaned) {
+        return "  # does nothing before the lock is free".to_owned();
+    }
+    let down = status.units.iter().find(|unit| unit.active == Some(false));
+    down.map(|unit| format!("  # first mend '{}', which does not run", unit.unit)).unwrap_or_default()
 }
 
 /// Whether the host is in service, and why not.
