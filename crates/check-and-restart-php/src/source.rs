@@ -55,14 +55,14 @@ impl Asker<'_> {
             .map_err(|other| Failure::new(failure.code, format!("{failure}; and from the admin site: {other}")))
     }
 
-    /// What the unit runs, if it runs.
+    /// What the unit runs, if it runs. Whoever says the error says whose it is.
     fn command(&mut self, unit: &UnitName) -> Result<CommandLine, Failure> {
-        let wrong = |why: &str| Failure::new(ExitCode::Configuration, format!("'{unit}' {why}"));
+        let wrong = |why: &str| Failure::new(ExitCode::Configuration, format!("it {why}"));
         let status =
             self.services.status(unit).map_err(|error| Failure::new(ExitCode::Unreachable, error.to_string()))?;
         match &status.load {
             LoadState::Loaded => {}
-            LoadState::NotFound => return Err(wrong("does not exist")),
+            LoadState::NotFound => return Err(wrong("does not exist on this host")),
             LoadState::Masked => return Err(wrong("is masked")),
             LoadState::Other(word) => return Err(wrong(&format!("cannot be used: systemd says '{word}'"))),
         }
@@ -73,9 +73,7 @@ impl Asker<'_> {
         })?;
         match status.active {
             ActiveState::Active | ActiveState::Reloading => Ok(command),
-            other => {
-                Err(Failure::new(ExitCode::Unreachable, format!("'{unit}' does not run: it is {}", other.as_str())))
-            }
+            other => Err(Failure::new(ExitCode::Unreachable, format!("it does not run: it is {}", other.as_str()))),
         }
     }
 
@@ -196,15 +194,11 @@ mod tests {
         let fpm = || status("/usr/sbin/php-fpm8.2");
         let table = [
             (Err(ServiceError("no bus".to_owned())), 69, "no bus"),
-            (Ok(UnitStatus { load: LoadState::NotFound, ..fpm() }), 78, "'php8.2-fpm.service' does not exist"),
-            (Ok(UnitStatus { load: LoadState::Masked, ..fpm() }), 78, "'php8.2-fpm.service' is masked"),
-            (Ok(UnitStatus { command: None, ..fpm() }), 78, "'php8.2-fpm.service' runs nothing"),
-            (Ok(status("/usr/sbin/nginx")), 78, "'php8.2-fpm.service' is no PHP-FPM: it runs '/usr/sbin/nginx'"),
-            (
-                Ok(UnitStatus { active: ActiveState::Failed, ..fpm() }),
-                69,
-                "'php8.2-fpm.service' does not run: it is failed",
-            ),
+            (Ok(UnitStatus { load: LoadState::NotFound, ..fpm() }), 78, "it does not exist on this host"),
+            (Ok(UnitStatus { load: LoadState::Masked, ..fpm() }), 78, "it is masked"),
+            (Ok(UnitStatus { command: None, ..fpm() }), 78, "it runs nothing"),
+            (Ok(status("/usr/sbin/nginx")), 78, "it is no PHP-FPM: it runs '/usr/sbin/nginx'"),
+            (Ok(UnitStatus { active: ActiveState::Failed, ..fpm() }), 69, "it does not run: it is failed"),
             (
                 Ok(status("/usr/sbin/php-fpm7.4")),
                 78,

@@ -22,7 +22,7 @@ fn what_cannot_be_read_is_unknown_and_never_fine() -> Result<()> {
         69,
         "cannot connect: no such file",
     ));
-    table.push(("systemctl stop php8.2-fpm", 69, "'php8.2-fpm.service' does not run: it is inactive"));
+    table.push(("systemctl stop php8.2-fpm", 69, "'php8.2-fpm.service': it does not run: it is inactive"));
     for (change, code, words) in table {
         host.exec(&["sh", "-c", change])?.success()?;
         expect(&tool(&host, &[UNIT, "8"])?, code, words);
@@ -31,7 +31,7 @@ fn what_cannot_be_read_is_unknown_and_never_fine() -> Result<()> {
         assert_eq!(check.stdout.lines().count(), 1, "{check}");
     }
     assert_eq!(asked(&host)?, [""; 0]);
-    expect(&tool(&host, &["no-such", "8"])?, 78, "'no-such.service' does not exist");
+    expect(&tool(&host, &["no-such", "8"])?, 78, "'no-such.service': it does not exist on this host");
     expect(&tool(&host, &["nginx", "8"])?, 78, "is no PHP-FPM: it runs '/usr/sbin/nginx'");
     Ok(())
 }
