@@ -52,7 +52,8 @@ pub fn listed(source: &Source) -> Result<Vec<Fqdn>, Failure> {
 pub fn nodes(place: &Place) -> Result<(Vec<Node>, Vec<Unreadable>), Failure> {
     let Listing { nodes, unreadable } = listing(place)?;
     if nodes.is_empty() && unreadable.is_empty() {
-        return Err(configuration(format!("no host: the store has no {place}")));
+        let what = "the 'cluster' of a pool's entry in the catalog, not the pool's name";
+        return Err(configuration(format!("no host: the store has no {place} ({what})")));
     }
     let wanted = |service: &Tag| place.services.is_empty() || place.services.contains(service);
     if let Some(unknown) = place.services.iter().find(|name| nodes.iter().all(|node| node.id.path.service != **name)) {

@@ -63,7 +63,7 @@ batch 1: mw1.test mw4.test mw2.test
 "#
         ]]);
         dry_run(&folder, "parsoid lab").assert().code(78).stdout_eq("").stderr_eq(str![[r#"
-rolling-restart: error: no host: the store has no cluster 'parsoid' in 'lab'
+rolling-restart: error: no host: the store has no cluster 'parsoid' in 'lab' (the 'cluster' of a pool's entry in the catalog, not the pool's name)
 rolling-restart: error: ended with 78: no host was touched
 
 "#]]);
@@ -79,8 +79,14 @@ fn a_name_that_is_misspelt_is_an_error_that_says_which() {
     fill(&store);
     store.put("/conftool/v1/pools/lab/old/php/mw9.test", r#"{"weight": 1, "pooled": "inactive"}"#).unwrap();
     for (arguments, why) in [
-        ("appserver la", "no host: the store has no cluster 'appserver' in 'la'"),
-        ("appservers lab", "no host: the store has no cluster 'appservers' in 'lab'"),
+        (
+            "appserver la",
+            "no host: the store has no cluster 'appserver' in 'la' (the 'cluster' of a pool's entry in the catalog, not the pool's name)",
+        ),
+        (
+            "appservers lab",
+            "no host: the store has no cluster 'appservers' in 'lab' (the 'cluster' of a pool's entry in the catalog, not the pool's name)",
+        ),
         (
             "appserver lab --service php --service fpm",
             "no host: cluster 'appserver' in 'lab' has no object of service 'fpm', but of 'nginx', 'php'",
@@ -92,7 +98,7 @@ fn a_name_that_is_misspelt_is_an_error_that_says_which() {
         dry_run(&folder, arguments).assert().code(78).stdout_eq("").stderr_eq(wanted);
     }
     status(&folder, "appservers lab --json").assert().code(78).stdout_eq(str![[r#"
-{"time":"[..]","event":"end","exit_code":78,"signal":null,"hosts":0,"listed":0,"failures":["no host: the store has no cluster 'appservers' in 'lab'"]}
+{"time":"[..]","event":"end","exit_code":78,"signal":null,"hosts":0,"listed":0,"failures":["no host: the store has no cluster 'appservers' in 'lab' (the 'cluster' of a pool's entry in the catalog, not the pool's name)"]}
 
 "#]]);
 }
