@@ -1,8 +1,9 @@
 //! The safe restart itself: its order, its decisions, and what is promised when something goes wrong.
 //!
 //! A newcomer starts at [`sequence`]: the story is told there in one function. Everything it asks of the world goes through
-//! a trait named for the question ([`PoolStore`], [`LoadBalancers`], [`ServiceManager`], [`Clock`], [`Stop`]); this crate
-//! opens no socket, starts no process, and reads neither clock nor environment, so that every branch runs against fakes.
+//! a trait named for the question ([`PoolStore`], [`LoadBalancers`], [`ServiceManager`], [`Probe`], [`Journal`], [`Slots`],
+//! [`Clock`], [`Stop`]); this crate opens no socket, starts no process, and reads neither clock nor environment, so that every
+//! branch runs against fakes.
 
 mod ask_once;
 mod backoff;
