@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testbed::host::Output;
 use testbed::load::Report;
-use testbed::site::{POOL, Site, UNIT};
+use testbed::site::{PAGES, POOL, POOL_FILE, Site, UNIT};
 
 /// How long the load runs before and after each restart.
 const AROUND: Duration = Duration::from_millis(1500);
@@ -25,9 +25,9 @@ const PHASES: [(&str, &str); 11] = [
     ("open journal", "what is about to be done is on disk"),
     ("depool", "the object now says 'pooled: no'"),
     ("load balancers stop sending", "each of them was seen to let go of this host"),
-    ("drain", "the grace period for requests in flight"),
+    ("drain", "requests in flight were counted until there were none"),
     ("last look", "nobody pooled the host meanwhile"),
-    ("restart", "the unit was restarted and stayed up"),
+    ("restart", "the unit was restarted and seen to run"),
     ("repool", "the object says 'pooled: yes' again"),
     ("load balancers send again", "each of them was seen to send to this host"),
 ];
@@ -35,7 +35,9 @@ const PHASES: [(&str, &str); 11] = [
 fn main() -> Result<()> {
     println!("Booting etcd, two load balancers (HAProxy), the host mw1, and mw2, which takes over its traffic ...");
     let began = Instant::now();
-    let site = Site::builder().binaries(&["safe-service-restart"]).boot()?;
+    // As the README wants a pool of PHP-FPM: requests in flight can be counted.
+    let with_pages = |host: testbed::host::Builder| host.file(POOL_FILE, PAGES);
+    let site = Site::builder().binaries(&["safe-service-restart"]).each_host(with_pages).boot()?;
     println!(
         "Up after {:.1} s. {RATE} requests a second go through both load balancers, 200 ms of work each.",
         began.elapsed().as_secs_f64()
