@@ -128,3 +128,15 @@ fn check_identity(files: &CertFiles, cert: &str, key: &str, roots: RootCertStore
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_the_system_has_no_certificates_is_said_with_what_helps() {
+        let error = TlsFiles::default().load::<String>(&|_| Ok(None)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("'{SYSTEM_CA}': needed for TLS")), "{error}");
+        assert!(error.ends_with(": install 'ca-certificates', or name a 'ca_cert' in an etcdrc file"), "{error}");
+    }
+}
