@@ -70,11 +70,11 @@ fn watch(child: &mut Child, pid: Pid, deadline: Option<Instant>) -> Result<(Vec<
     let mut streams =
         [Stream::new(child.stdout.take().map(OwnedFd::from)), Stream::new(child.stderr.take().map(OwnedFd::from))];
     loop {
-        let over = ready(Some(&ended), &mut streams, deadline).map_err(ChildError::Wait)?;
-        match over {
-            Ready::Output => {}
+        match ready(Some(&ended), &mut streams, deadline).map_err(ChildError::Wait)? {
             Ready::Ended => break,
-            Ready::TimeOver => return Err(ChildError::TimeOver),
+            // One that prints on and on always has some output.
+            Ready::Output if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
+            Ready::Output | Ready::TimeOver => return Err(ChildError::TimeOver),
         }
     }
     // What it wrote before it ended is in the pipes by now. Not more than that is read: a child that it left behind may
@@ -234,6 +234,19 @@ mod tests {
         assert!(matches!(error, ChildError::TimeOver), "{error:?}");
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!mark.exists(), "a child of the killed program lived on");
+    }
+
+    #[test]
+    fn output_without_end_does_not_put_off_the_bound() {
+        let _turn = crate::alone();
+        let mut child = sh("exec sleep 5").stdout(Stdio::null()).process_group(0).spawn().unwrap();
+        // Of a pipe that is filled as fast as it is read; this one is never empty.
+        child.stdout = Some(OwnedFd::from(std::fs::File::open("/dev/zero").unwrap()).into());
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let error = watch(&mut child, pid, Some(Instant::now() + Duration::from_millis(100))).unwrap_err();
+        assert!(matches!(error, ChildError::TimeOver), "{error:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
