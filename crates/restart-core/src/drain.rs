@@ -24,7 +24,7 @@ impl Run<'_> {
         let ours = self.members.iter().any(|member| matches!(member.hold, Hold::Ours(_)));
         let longest = self.job.grace.max(self.job.drain_timeout);
         let nothing_to_do = longest.is_zero() && !self.job.require_drained;
-        if self.pools.is_empty() || nothing_to_do || !(ours || self.restarts) {
+        if self.pools.is_empty() || nothing_to_do || !(ours || self.purpose.restarts()) {
             return Ok(());
         }
         self.phase("drain", |run| match &run.uncounted {

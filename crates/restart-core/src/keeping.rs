@@ -7,6 +7,7 @@ use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, Pooled};
 use crate::repool::{Decision, decide};
 use crate::run::{Hold, Membership, Run, cannot};
+use crate::sequence::Purpose;
 use crate::service::ActiveState;
 use crate::state::State;
 use crate::store::{Fate, StoreError};
@@ -84,7 +85,7 @@ impl Run<'_> {
         let origin = &self.job.origin;
         let mut units = self.job.units.clone();
         // An operator's `--pool` does not ask how they are.
-        let left = self.units_left().iter().filter(|_| !self.returns || !self.others.is_empty());
+        let left = self.units_left().iter().filter(|_| self.purpose != Purpose::Pool || !self.others.is_empty());
         units.extend(left.filter(|unit| !self.job.units.contains(unit)).cloned());
         Some(Record {
             run: origin.run.clone(),
@@ -182,7 +183,7 @@ impl Run<'_> {
         self.others.clear();
         for out in left.nodes.iter().filter(|out| !out.returned) {
             let named = self.members.iter().any(|member| member.named && member.id == out.write.found.id);
-            if !self.restarts && !named && self.is_gone(out) {
+            if self.purpose != Purpose::Restart && !named && self.is_gone(out) {
                 let there = self.parts.store.whereabouts(&out.write.found.id);
                 let message = format!(
                     "{there}, out because of an earlier run, is configured no longer, does not answer, and is forgotten"
@@ -190,7 +191,7 @@ impl Run<'_> {
                 self.report.warn(message);
                 continue;
             }
-            if !self.restarts && !named {
+            if self.purpose != Purpose::Restart && !named {
                 self.others.push(Depooled { held: out.held || left.phase == Phase::Held, ..out.clone() });
                 continue;
             }
@@ -199,12 +200,15 @@ impl Run<'_> {
                 Standing::NotOurs => {
                     // A depool whose answer was lost may still be on its way; an operator's `--pool` is to be the last word.
                     let member = &mut self.members[place];
-                    if self.returns && out.revision.is_none() && member.now.as_ref() == Some(&out.write.found) {
+                    if self.purpose == Purpose::Pool
+                        && out.revision.is_none()
+                        && member.now.as_ref() == Some(&out.write.found)
+                    {
                         (member.out, member.hold) = (Some(out.write.clone()), Hold::Attempted(out.write.clone()));
                     }
                 }
                 // An operator's word needs no proof, but until it is done the journal must not lose it.
-                Standing::Unclear(_) if !self.restarts => {
+                Standing::Unclear(_) if self.purpose != Purpose::Restart => {
                     let member = &mut self.members[place];
                     (member.out, member.held) = (Some(out.write.clone()), out.held || left.phase == Phase::Held);
                 }

@@ -24,7 +24,6 @@ const CRASHED: &str = "auto-restart";
 impl Run<'_> {
     /// Finishes `record`, or says why it cannot be finished yet.
     pub(crate) fn recover(&mut self, record: &Record) {
-        self.recovers = true;
         (self.journal_open, self.journal_phase) = (true, record.phase);
         self.state = State::NotFinished;
         let ended = match record.phase {

@@ -84,6 +84,7 @@ impl From<Stopped> for Abort {
 /// One run.
 pub(crate) struct Run<'a> {
     pub(crate) job: &'a Job,
+    pub(crate) purpose: Purpose,
     /// This host's name, for messages.
     pub(crate) host: &'a str,
     /// The pools of the job.
@@ -93,14 +94,8 @@ pub(crate) struct Run<'a> {
     pub(crate) watched: Vec<Watched>,
     /// What a way back goes on without: places that cannot be read. It is not confirmed as long as there are such.
     pub(crate) unread: Vec<Failure>,
-    /// A forced restart: nothing is looked at before.
-    pub(crate) forced: bool,
     pub(crate) report: Report,
     pub(crate) state: State,
-    /// What was asked for is a restart, so that its absence is worth a word.
-    pub(crate) restarts: bool,
-    /// What was asked for is to put the host back.
-    pub(crate) returns: bool,
     /// What the journal had, and this run leaves to others: it stays there.
     pub(crate) others: Vec<Depooled>,
     /// There is a journal of this run's, or one that it took over.
@@ -109,8 +104,6 @@ pub(crate) struct Run<'a> {
     pub(crate) journal_phase: Phase,
     /// The pools in which a held host is still out because of us, once the store has said so.
     pub(crate) held_in: Option<String>,
-    /// It finishes what another one left.
-    pub(crate) recovers: bool,
     /// A slot was asked for: there is one to look after and to give back.
     pub(crate) slot: bool,
     /// It was granted.
@@ -122,26 +115,23 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(job: &'a Job, parts: Parts<'a>) -> Self {
+    pub(crate) fn new(job: &'a Job, purpose: Purpose, parts: Parts<'a>) -> Self {
         let place = job.place.as_ref();
         Self {
             job,
+            purpose,
             host: place.map_or("this host", |place| place.host.as_str()),
             pools: place.map_or(&[], |place| &place.pools),
             parts,
             members: Vec::new(),
             watched: Vec::new(),
             unread: Vec::new(),
-            forced: false,
             report: Report::new(place),
             state: State::AsFound,
-            restarts: false,
-            returns: false,
             others: Vec::new(),
             journal_open: false,
             journal_phase: Phase::TakingOut,
             held_in: None,
-            recovers: false,
             slot: false,
             slot_granted: false,
             uncounted: None,
@@ -172,7 +162,7 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 if place > 0
-                    && !run.forced
+                    && run.purpose != Purpose::Force
                     && let Some(names) = run.pooled_by_somebody()
                 {
                     let message =
@@ -182,7 +172,7 @@ impl<'a> Run<'a> {
                 }
                 // As late as can be, so that whatever happened to the unit meanwhile is not taken for our doing. A forced
                 // restart does without: it must not wait for anything.
-                let look = run.job.place.is_some() || run.job.action == Action::Reload || !run.forced;
+                let look = run.job.place.is_some() || run.job.action == Action::Reload || run.purpose != Purpose::Force;
                 let before = match run.first_unit.take() {
                     Some(status) => Some(status),
                     None if look => run.parts.services.status(unit).ok(),
@@ -234,7 +224,7 @@ impl<'a> Run<'a> {
     /// The addresses that have to answer before the host goes back (`ready_url` in the catalog), and do not within the time.
     pub(crate) fn urls_that_do_not_answer(&mut self) -> Vec<Failure> {
         let mut failures = Vec::new();
-        if self.forced {
+        if self.purpose == Purpose::Force {
             return failures;
         }
         let mut urls: Vec<_> =
@@ -302,11 +292,12 @@ impl<'a> Run<'a> {
     }
 
     /// What would be done, for `--dry-run`.
-    pub(crate) fn plan(&mut self, purpose: Purpose) -> Result<(), Abort> {
-        let (from, to, step) = match purpose {
-            Purpose::Pool => (Pooled::No, Pooled::Yes, "repool"),
-            Purpose::Restart | Purpose::Depool => (Pooled::Yes, Pooled::No, "depool"),
-        };
+    pub(crate) fn plan(&mut self) -> Result<(), Abort> {
+        // What a way back would go on without stays a failure.
+        self.report.failures.append(&mut self.unread);
+        let returns = matches!(self.purpose, Purpose::Pool | Purpose::Recover);
+        let (from, to, step) =
+            if returns { (Pooled::No, Pooled::Yes, "repool") } else { (Pooled::Yes, Pooled::No, "depool") };
         let (mut there, mut back) = (Vec::new(), Vec::new());
         for member in &self.members {
             let Some(found) = member.found.as_ref().filter(|found| found.pooled == from) else { continue };
@@ -316,16 +307,16 @@ impl<'a> Run<'a> {
             there.push(PlannedStep::Write { step, key: write.key, value: write.value });
         }
         // What an earlier run held goes back with this one.
-        for member in self.members.iter().filter(|member| member.adopted && purpose == Purpose::Restart) {
+        for member in self.members.iter().filter(|member| member.adopted && self.purpose == Purpose::Restart) {
             let Some(now) = &member.now else { continue };
             let write = self.parts.store.prepare(now, Pooled::Yes).map_err(|error| cannot("plan the write", &error))?;
             back.push(PlannedStep::Write { step: "repool", key: write.key, value: write.value });
         }
         self.report.plan = there;
-        if purpose != Purpose::Pool {
+        if !returns {
             self.note_what_limits();
         }
-        if purpose == Purpose::Restart {
+        if self.purpose.restarts() {
             let step = self.job.action.verb().as_str();
             self.report.plan.extend(self.job.units.iter().map(|unit| PlannedStep::Unit { step, unit: unit.clone() }));
             self.report.plan.extend(back);

@@ -53,6 +53,28 @@ impl Action {
     }
 }
 
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Out of the pools, restart or reload, back again.
+    Restart,
+    /// Restart or reload at once (`--force`).
+    Force,
+    /// Only out (`--depool`).
+    Depool,
+    /// Only back (`--pool`).
+    Pool,
+    /// Only finish what a dead run left (`--recover`).
+    Recover,
+}
+
+impl Purpose {
+    /// What was asked for is a restart or a reload, so that its absence is worth a word.
+    pub(crate) fn restarts(self) -> bool {
+        matches!(self, Self::Restart | Self::Force)
+    }
+}
+
 /// This host in its pools.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -146,8 +168,7 @@ impl Parts<'_> {
 /// Until the restart, whatever goes wrong ends with the host as it was found. From the restart on a signal no longer ends
 /// the run: the host is first brought back, or left depooled if a unit does not run.
 pub fn safe_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
-    let mut run = Run::new(job, parts);
-    run.restarts = true;
+    let mut run = Run::new(job, Purpose::Restart, parts);
     match take_out(&mut run) {
         Err(abort) => run.put_back(abort),
         Ok(()) => match run.restart_units() {
@@ -160,7 +181,7 @@ pub fn safe_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
 
 /// Takes the host out of its pools, sees every load balancer stop sending, and lets requests in flight end (`--depool`).
 pub fn depool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
-    let mut run = Run::new(job, parts);
+    let mut run = Run::new(job, Purpose::Depool, parts);
     match leave(&mut run).and_then(|()| run.drain()) {
         Err(abort) => run.put_back(abort),
         Ok(()) => run.stay_out(),
@@ -171,8 +192,7 @@ pub fn depool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
 /// Puts the host back wherever it is `no` and sees every load balancer send again (`--pool`). A load balancer that does not
 /// answer does not keep a host out of service: there is no look at them before the write.
 pub fn pool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
-    let mut run = Run::new(job, parts);
-    run.returns = true;
+    let mut run = Run::new(job, Purpose::Pool, parts);
     match run.read_pools() {
         Err(abort) => run.put_back(abort),
         Ok(()) => run.pool(),
@@ -182,16 +202,13 @@ pub fn pool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
 
 /// Reads everything that a run would read before its first write, and says what it would write; changes nothing.
 pub fn plan<'a>(job: &'a Job, purpose: Purpose, parts: Parts<'a>) -> Report {
-    let mut run = Run::new(job, parts);
+    let mut run = Run::new(job, purpose, parts);
     let read = match purpose {
-        Purpose::Restart => {
-            run.restarts = true;
-            run.look_at_units().and_then(|()| look(&mut run))
-        }
+        Purpose::Restart | Purpose::Force => run.look_at_units().and_then(|()| look(&mut run)),
         Purpose::Depool => look(&mut run),
-        Purpose::Pool => run.read_pools(),
+        Purpose::Pool | Purpose::Recover => run.read_pools(),
     };
-    match read.and_then(|()| run.plan(purpose)) {
+    match read.and_then(|()| run.plan()) {
         // Nothing was done that could be put back.
         Err(Abort::Failed(failure)) => run.report.failures.push(failure),
         Err(Abort::Stopped(_)) => {}
@@ -200,22 +217,9 @@ pub fn plan<'a>(job: &'a Job, purpose: Purpose, parts: Parts<'a>) -> Report {
     run.finish()
 }
 
-/// What a plan is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A safe restart.
-    Restart,
-    /// `--depool`.
-    Depool,
-    /// `--pool`.
-    Pool,
-}
-
 /// Restarts the units at once (`--force`): no store, no load balancer, no waiting but for a slot. Requests in flight die.
 pub fn forced_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
-    let mut run = Run::new(job, parts);
-    run.forced = true;
-    run.restarts = true;
+    let mut run = Run::new(job, Purpose::Force, parts);
     match run.get_slot_if_possible() {
         Err(abort) => run.put_back(abort),
         Ok(()) => match run.restart_units() {
@@ -229,7 +233,7 @@ pub fn forced_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
 /// Finishes what a run left that died (`--recover`), which the job has as `left`: puts the host back if its units are healthy,
 /// else holds it. What was held before is only reported. The job's place has the pools of that record, as far as there are such.
 pub fn recover<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
-    let mut run = Run::new(job, parts);
+    let mut run = Run::new(job, Purpose::Recover, parts);
     if let Some(record) = &job.left {
         run.recover(record);
     }

@@ -16,7 +16,7 @@ impl Run<'_> {
         let smallest = sizes.min().unwrap_or_default();
         let Some(limit) = self.job.limit.and_then(|share| share.limit_of(smallest)) else { return Ok(()) };
         self.phase("wait for a slot", |run| run.wait_for_slot(limit))?;
-        if self.restarts {
+        if self.purpose.restarts() {
             self.look_at_units()?;
             self.see_countable()?;
         }

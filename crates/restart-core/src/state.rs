@@ -3,6 +3,7 @@
 use crate::pool::Pooled;
 use crate::report::ServicesState;
 use crate::run::{Hold, Membership, Run};
+use crate::sequence::Purpose;
 
 /// The state a host is left in, as far as the sequence knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,25 +26,25 @@ pub(crate) enum State {
 impl Run<'_> {
     /// One line, a clause for each thing that the reader has to know.
     pub(crate) fn state_in_words(&self) -> String {
-        let mut clauses = Vec::new();
-        if self.restarts {
-            clauses.push(match self.report.services {
-                _ if self.state == State::Planned => "nothing was changed",
+        if self.state == State::Planned {
+            return "nothing was changed".to_owned();
+        }
+        let mut clauses: Vec<String> = Vec::new();
+        if self.purpose.restarts() {
+            let services = match self.report.services {
                 ServicesState::Untouched => "not restarted",
                 ServicesState::Failed => self.job.action.failed(),
                 ServicesState::Done => self.job.action.done(),
-            });
-        } else if self.state == State::Planned {
-            clauses.push("nothing was changed");
+            };
+            clauses.push(services.to_owned());
         }
-        let mut clauses: Vec<String> = clauses.into_iter().map(str::to_owned).collect();
-        if self.forced {
+        if self.purpose == Purpose::Force {
             clauses.push("pools untouched".to_owned());
         } else if self.job.place.is_none() {
             if self.state == State::BroughtBack || self.state == State::LeftDepooled {
                 clauses.push("there was no pool to leave".to_owned());
             }
-        } else if self.state != State::Planned {
+        } else {
             clauses.extend(self.pools_in_words());
         }
         clauses.join(", ")

@@ -9,7 +9,7 @@ use crate::names::UnitName;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{PoolPath, Pooled};
 use crate::run::{Abort, Hold, Membership, Run, cannot, questions};
-use crate::sequence::Action;
+use crate::sequence::{Action, Purpose};
 use crate::service::{ActiveState, LoadState, UnitStatus};
 use crate::store::WriteError;
 use crate::watch::{Unseen, Wanted};
@@ -121,7 +121,7 @@ impl Run<'_> {
             }
         })?;
         match &self.job.left {
-            Some(left) if !self.recovers => self.adopt(left).map_err(Abort::Failed),
+            Some(left) if self.purpose != Purpose::Recover => self.adopt(left).map_err(Abort::Failed),
             _ => Ok(()),
         }
     }
@@ -129,7 +129,7 @@ impl Run<'_> {
     /// Where each HAProxy keeps its own, one that is dead does not stand for the others: on a way back what can be put back is put
     /// back. An etcd that does not answer for one place does not for the next.
     pub(crate) fn goes_on_without_some(&self) -> bool {
-        (self.recovers || self.returns) && !self.parts.store.has_revisions()
+        matches!(self.purpose, Purpose::Recover | Purpose::Pool) && !self.parts.store.has_revisions()
     }
 
     /// Rule 5: an empty selection is never "nothing to depool". A host in none of the pools named is an error.
@@ -150,7 +150,7 @@ impl Run<'_> {
                 Some(Pooled::Yes) => {}
                 _ if !member.named && !member.adopted => {}
                 // `--pool` is about to change a `no`.
-                Some(Pooled::No) if self.returns => {}
+                Some(Pooled::No) if self.purpose == Purpose::Pool => {}
                 Some(_) if member.adopted => {
                     self.report.note(format!("'{}' is out of {names} because of an earlier run", self.host));
                 }
@@ -170,7 +170,7 @@ impl Run<'_> {
             let pools = member.pools.iter().map(|place| &self.pools[*place]);
             pools.filter(|pool| pool.part.is_some()).map(|pool| pool.name.clone()).collect::<Vec<_>>()
         };
-        let named = || self.members.iter().filter(|member| member.named && !self.returns);
+        let named = || self.members.iter().filter(|member| member.named && self.purpose != Purpose::Pool);
         for absent in named().filter(|member| member.found.is_none()) {
             let shared = parts(absent);
             let knows =

@@ -18,7 +18,7 @@ use crate::cli::Cli;
 use crate::held_journal::{self, HeldJournal};
 use crate::locking::{self, folder_failure};
 use crate::probe::Services;
-use crate::settings::{self, Settings, SlotService, Work};
+use crate::settings::{self, Settings, SlotService};
 use crate::status;
 use crate::store::{self, Opening};
 
@@ -45,7 +45,7 @@ pub fn main() -> std::process::ExitCode {
         return code(status::show(&cli));
     }
     let user = environment.sudo_user.filter(|user| user != "root");
-    let report = Run { cli: &cli, work: Work::new(&cli), user }.report();
+    let report = Run { cli: &cli, purpose: settings::purpose(&cli), user }.report();
     if let Some(signal) = report.signal {
         signals::raise_again(signal);
     }
@@ -59,7 +59,7 @@ fn code(code: ExitCode) -> std::process::ExitCode {
 /// One run: what was typed, and by whom.
 struct Run<'a> {
     cli: &'a Cli,
-    work: Work,
+    purpose: Purpose,
     user: Option<String>,
 }
 
@@ -69,14 +69,14 @@ impl Run<'_> {
         let context = Context {
             tool: TOOL,
             version: env!("CARGO_PKG_VERSION"),
-            action: match self.work {
-                Work::Safe | Work::Forced if self.cli.reload => "reload",
-                Work::Safe | Work::Forced => "restart",
-                Work::Depool => "depool",
-                Work::Pool => "pool",
-                Work::Recover => "recover",
+            action: match self.purpose {
+                Purpose::Restart | Purpose::Force if self.cli.reload => "reload",
+                Purpose::Restart | Purpose::Force => "restart",
+                Purpose::Depool => "depool",
+                Purpose::Pool => "pool",
+                Purpose::Recover => "recover",
             },
-            force: self.work == Work::Forced,
+            force: self.purpose == Purpose::Force,
             dry_run: self.cli.dry_run,
             reason: self.cli.reason.as_deref(),
             user: self.user.as_deref(),
@@ -84,11 +84,11 @@ impl Run<'_> {
         };
         let words = self.in_words(&context);
         // A recovery runs every minute; it is worth a line when it had something to do.
-        if self.work != Work::Recover {
+        if self.purpose != Purpose::Recover {
             self.record(&format!("begins: {words}"));
         }
         let mut report = self.work().unwrap_or_else(Report::refused);
-        if let (Work::Recover, Some(path)) = (self.work, &self.cli.textfile)
+        if let (Purpose::Recover, Some(path)) = (self.purpose, &self.cli.textfile)
             && environment::is_root()
             && let Err(failure) = status::write_from_journal(path)
         {
@@ -114,7 +114,7 @@ impl Run<'_> {
         let stop: Box<dyn Stop> = match Signals::listen() {
             Ok(signals) => Box::new(signals),
             // Not even that keeps an emergency waiting.
-            Err(error) if self.work == Work::Forced => {
+            Err(error) if self.purpose == Purpose::Force => {
                 log::warn!("cannot listen for signals: {error}");
                 Box::new(NoSignals)
             }
@@ -124,17 +124,17 @@ impl Run<'_> {
         if self.cli.dry_run {
             return self.plan(stop);
         }
-        match self.work {
-            Work::Forced => {
+        match self.purpose {
+            Purpose::Force => {
                 // Held until the restart is over.
                 let _lock = locking::if_possible(&holder);
                 self.force(stop)
             }
-            Work::Recover => match locking::if_free(&holder)? {
+            Purpose::Recover => match locking::if_free(&holder)? {
                 Some(lock) => self.recover(stop, &mut HeldJournal::new(lock)?),
                 None => Ok(Report::nothing_done()),
             },
-            Work::Safe | Work::Depool | Work::Pool => {
+            Purpose::Restart | Purpose::Depool | Purpose::Pool => {
                 let Some(lock) = locking::wait(&holder, self.cli.lock_timeout, stop)? else {
                     // A signal came first.
                     let mut report = Report::nothing_done();
@@ -142,10 +142,10 @@ impl Run<'_> {
                     return Ok(report);
                 };
                 let mut journal = HeldJournal::new(lock)?;
-                match self.work {
-                    Work::Depool => self.do_half(stop, &mut journal, sequence::depool),
-                    Work::Pool => self.do_half(stop, &mut journal, sequence::pool),
-                    Work::Safe | Work::Forced | Work::Recover => self.restart(stop, &mut journal),
+                match self.purpose {
+                    Purpose::Depool => self.do_half(stop, &mut journal, sequence::depool),
+                    Purpose::Pool => self.do_half(stop, &mut journal, sequence::pool),
+                    Purpose::Restart | Purpose::Force | Purpose::Recover => self.restart(stop, &mut journal),
                 }
             }
         }
@@ -153,7 +153,7 @@ impl Run<'_> {
 
     /// `--dry-run`: what would be done, also with what an earlier run left.
     fn plan(&self, stop: &dyn Stop) -> Result<Report, Failure> {
-        if self.work != Work::Forced {
+        if self.purpose != Purpose::Force {
             locking::nobody_else_runs()?;
         }
         let left = match held_journal::file()?.look() {
@@ -169,14 +169,14 @@ impl Run<'_> {
                 None
             }
         };
-        if let Some(left) = left.as_ref().filter(|left| left.phase != Phase::Held && self.work == Work::Safe) {
+        if let Some(left) = left.as_ref().filter(|left| left.phase != Phase::Held && self.purpose == Purpose::Restart) {
             log::warn!("run {} died with this host out of its pools: that would be finished first", left.run);
         }
         // Seen as it stands: what is out because of that run is not said to stay so. With no pool named there is nothing to show it in.
-        let left =
-            left.filter(|left| left.phase == Phase::Held || self.work != Work::Safe || !self.cli.pools.is_empty());
-        let settings = Settings::load(self.cli, self.work, self.origin()?, left)?;
-        self.with_parts(settings, stop, &mut NoJournal, |job, parts| sequence::plan(job, self.purpose(), parts))
+        let left = left
+            .filter(|left| left.phase == Phase::Held || self.purpose != Purpose::Restart || !self.cli.pools.is_empty());
+        let settings = Settings::load(self.cli, self.purpose, self.origin()?, left)?;
+        self.with_parts(settings, stop, &mut NoJournal, |job, parts| sequence::plan(job, self.purpose, parts))
     }
 
     /// Restarts at once; nothing but systemd is needed, and nothing is written down.
@@ -184,7 +184,7 @@ impl Run<'_> {
         let units: Vec<_> = self.cli.services.iter().map(|unit| format!("'{unit}'")).collect();
         let units = units.join(", ");
         log::warn!("--force: no pool is left and no load balancer waited for, requests in flight on {units} die");
-        let settings = Settings::load(self.cli, self.work, Origin::nobody(), None)?;
+        let settings = Settings::load(self.cli, self.purpose, Origin::nobody(), None)?;
         let report = self.with_parts(settings, stop, &mut NoJournal, sequence::forced_restart);
         // Nothing that can go wrong here is worth a delay before.
         if let Ok(file) = held_journal::file() {
@@ -216,7 +216,7 @@ impl Run<'_> {
             output::conclude(&report);
             left = self.found(journal)?;
         }
-        let settings = Settings::load(self.cli, self.work, self.origin()?, left)?;
+        let settings = Settings::load(self.cli, self.purpose, self.origin()?, left)?;
         self.with_parts(settings, stop, journal, sequence::safe_restart)
     }
 
@@ -228,7 +228,7 @@ impl Run<'_> {
         half: impl for<'p> FnOnce(&'p Job, Parts<'p>) -> Report,
     ) -> Result<Report, Failure> {
         let left = self.found(journal)?;
-        let settings = Settings::load(self.cli, self.work, self.origin()?, left)?;
+        let settings = Settings::load(self.cli, self.purpose, self.origin()?, left)?;
         self.with_parts(settings, stop, journal, half)
     }
 
@@ -290,14 +290,6 @@ impl Run<'_> {
         })
     }
 
-    fn purpose(&self) -> Purpose {
-        match self.work {
-            Work::Depool => Purpose::Depool,
-            Work::Pool => Purpose::Pool,
-            Work::Safe | Work::Forced | Work::Recover => Purpose::Restart,
-        }
-    }
-
     /// Has `what` done with the real parts.
     fn with_parts(
         &self,
@@ -326,8 +318,8 @@ impl Run<'_> {
         }
         let mut slots = self.slots(slots, keeper.as_ref(), &job)?;
         // In an emergency nobody is asked anything.
-        let mut probe: Box<dyn Probe> = match self.work {
-            Work::Forced => Box::new(Without),
+        let mut probe: Box<dyn Probe> = match self.purpose {
+            Purpose::Force => Box::new(Without),
             _ => Box::new(Services::default()),
         };
         let parts = Parts {

@@ -9,7 +9,9 @@ use conftool::{Keeper, LoadError};
 use host::trusted::{self, TrustError};
 use host::{address, environment, fqdn};
 use poolcounter::{Backends, Key, Poolcounter};
-use restart_core::{Action, ExitCode, Failure, Files, Fqdn, Job, Origin, Place, Pool, PoolName, Record, Share, Tag};
+use restart_core::{
+    Action, ExitCode, Failure, Files, Fqdn, Job, Origin, Place, Pool, PoolName, Purpose, Record, Share, Tag,
+};
 
 use crate::cli::{CATALOG, CONFIG, Cli};
 
@@ -24,31 +26,14 @@ const SLOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// The same in an emergency.
 const FORCED_SLOT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// Out of the pools, restart or reload, back again.
-    Safe,
-    /// Restart or reload at once.
-    Forced,
-    /// Only out.
-    Depool,
-    /// Only back.
-    Pool,
-    /// Only finish what a dead run left.
-    Recover,
-}
-
-impl Work {
-    /// What was typed.
-    pub fn new(cli: &Cli) -> Self {
-        match (cli.force, cli.depool, cli.pool, cli.recover) {
-            (true, ..) => Self::Forced,
-            (_, true, ..) => Self::Depool,
-            (_, _, true, _) => Self::Pool,
-            (.., true) => Self::Recover,
-            _ => Self::Safe,
-        }
+/// What was asked for.
+pub fn purpose(cli: &Cli) -> Purpose {
+    match (cli.force, cli.depool, cli.pool, cli.recover) {
+        (true, ..) => Purpose::Force,
+        (_, true, ..) => Purpose::Depool,
+        (_, _, true, _) => Purpose::Pool,
+        (.., true) => Purpose::Recover,
+        _ => Purpose::Restart,
     }
 }
 
@@ -73,11 +58,11 @@ pub enum SlotService {
 }
 
 impl Settings {
-    /// Reads the files that this work needs. A forced restart needs none; what is wrong with the one that names the lock
+    /// Reads the files that this takes. A forced restart needs none; what is wrong with the one that names the lock
     /// service is a warning.
-    pub fn load(cli: &Cli, work: Work, origin: Origin, left: Option<Record>) -> Result<Self, Failure> {
-        let mut job = job(cli, work, origin);
-        if work == Work::Forced {
+    pub fn load(cli: &Cli, purpose: Purpose, origin: Origin, left: Option<Record>) -> Result<Self, Failure> {
+        let mut job = job(cli, purpose, origin);
+        if purpose == Purpose::Force {
             let slots = forced_slots(cli, &mut job);
             return Ok(Self { job, store: None, slots });
         }
@@ -98,19 +83,19 @@ impl Settings {
             job.origin.since.clone_from(&left.since);
         }
         // A restart that succeeds puts all of it back; an operator's word is about the pools that it names.
-        let also = left.iter().filter(|_| work == Work::Safe).flat_map(pools_of).collect();
+        let also = left.iter().filter(|_| purpose == Purpose::Restart).flat_map(pools_of).collect();
         let (host, store) = (own_name(cli)?, keeper(&job.origin.files)?);
         let place = place(&job.origin.files, &store, &cli.pools, also, (host, data_centre_of(cli, &store)?))?;
         check_quorum(&place.pools, job.quorum)?;
-        let slots = match work {
-            Work::Safe => slots(cli, &place.data_centre, &store)?,
+        let slots = match purpose {
+            Purpose::Restart => slots(cli, &place.data_centre, &store)?,
             _ => None,
         };
         if slots.is_none() {
             job.limit = None;
         }
         // `--pool` takes back what a run said of this host whose journal is lost, with the disk that it was on.
-        if matches!(slots, Some(SlotService::Leases(_))) || (work == Work::Pool && store.has_leases()) {
+        if matches!(slots, Some(SlotService::Leases(_))) || (purpose == Purpose::Pool && store.has_leases()) {
             job.counts_against = vec![limit(cli, &place.data_centre)?.as_str().to_owned()];
         }
         job.way_back = way_back(cli, &place.pools);
@@ -122,7 +107,7 @@ impl Settings {
     pub fn of_record(cli: &Cli, record: &Record) -> Result<Self, Failure> {
         // It goes on being the run that it was, in the journal and in every message.
         let Record { run, fleet_run, boot, pid, since, user, reason, files, .. } = record.clone();
-        let mut job = job(cli, Work::Safe, Origin { run, fleet_run, boot, pid, since, user, reason, files });
+        let mut job = job(cli, Purpose::Restart, Origin { run, fleet_run, boot, pid, since, user, reason, files });
         let files = &job.origin.files;
         let store = keeper(files)?;
         let who = (record.host.clone(), record.data_centre.clone());
@@ -142,8 +127,8 @@ fn pools_of(record: &Record) -> impl Iterator<Item = PoolName> + use<> {
     pools.into_iter()
 }
 
-fn job(cli: &Cli, work: Work, origin: Origin) -> Job {
-    let forced = work == Work::Forced;
+fn job(cli: &Cli, purpose: Purpose, origin: Origin) -> Job {
+    let forced = purpose == Purpose::Force;
     let mut units = Vec::new();
     for unit in &cli.services {
         if !units.contains(unit) {

@@ -73,6 +73,15 @@ fn plans_of_the_halves_name_only_their_own_writes() {
     assert_eq!(ended.report.plan.len(), 0);
 }
 
+/// What the run itself would put back, its plan does not say to stay out.
+#[test]
+fn the_plan_of_a_pool_says_of_a_node_that_is_no_only_that_it_is_put_back() {
+    let scene = Scene::new().with(|world| world.set("api", Pooled::No, "w10"));
+    let ended = scene.run(|job, parts| sequence::plan(job, Purpose::Pool, parts)).exits(ExitCode::Done);
+    assert_eq!(ended.report.plan.len(), 1);
+    assert_eq!(ended.report.notes, [""; 0]);
+}
+
 fn forced(kind: Unit) -> Scene {
     let scene = Scene::new().unit("php", kind).job(|job| {
         job.place = None;

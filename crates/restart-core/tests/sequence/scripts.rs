@@ -430,13 +430,13 @@ impl Play {
             }
             Kind::Pool | Kind::Plan(Purpose::Pool) => job.counts_against = limits,
             Kind::Depool | Kind::Plan(Purpose::Depool) => {}
-            Kind::Recover => {
+            Kind::Recover | Kind::Plan(Purpose::Recover) => {
                 named = of_left;
                 let left = left.unwrap();
                 (job.units, job.origin.run, job.origin.files) =
                     (left.units.clone(), left.run.clone(), left.files.clone());
             }
-            Kind::WithoutPools | Kind::Forced => (job.place, job.left) = (None, None),
+            Kind::WithoutPools | Kind::Forced | Kind::Plan(Purpose::Force) => (job.place, job.left) = (None, None),
         }
         if let Kind::Safe(action) = kind {
             job.action = action;
