@@ -126,14 +126,14 @@ impl Fleet {
 
     /// Ends one of them now.
     pub fn kill(&mut self, job: Job) {
-        if let Some(mut process) = self.running.remove(&job) {
+        if let Some(process) = self.running.remove(&job) {
             process.kill();
         }
     }
 
     /// Ends all of them now.
     pub fn kill_all(&mut self) {
-        while let Some((_, mut process)) = self.running.pop_first() {
+        while let Some((_, process)) = self.running.pop_first() {
             process.kill();
         }
     }

@@ -134,10 +134,10 @@ impl Process {
         None
     }
 
-    /// Ends it now, whatever it is at.
-    pub fn kill(&mut self) {
+    /// Ends it now, whatever it is at. That is not waited for: whoever has somebody killed is in a hurry, and one that the system
+    /// holds up, as a file system does that hangs, would take as long as that. Its number stays its own until we end.
+    pub fn kill(self) {
         self.signal(Signal::SIGKILL);
-        let _ = self.child.wait();
     }
 
     /// Its number is nobody else's as long as it is not reaped. Gone already is as good.
