@@ -1,10 +1,10 @@
 //! `--json`: what happens, one object a line, each with the run that also stands in the hosts' own logs.
 
 use restart_core::{Failure, Fqdn, Signal};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::schedule::{Class, Ending, Halt};
-use crate::tally::{Named, Tally};
+use crate::schedule::{Ending, Halt};
+use crate::tally::Tally;
 
 /// A line.
 #[derive(Debug, Serialize)]
@@ -53,7 +53,7 @@ pub struct End<'a> {
     pub signal: Option<Signal>,
     pub seconds: f64,
     #[serde(flatten)]
-    pub hosts: Lists<'a>,
+    pub hosts: Tally<'a>,
     /// The hosts that are not restarted as they should be.
     pub remaining: Vec<&'a Fqdn>,
     /// The command that goes on.
@@ -69,46 +69,10 @@ impl<'a> End<'a> {
             exit_code: failure.code.number(),
             signal: None,
             seconds: 0.0,
-            hosts: Lists::default(),
+            hosts: Tally::default(),
             remaining: Vec::new(),
             resume: None,
             failures: vec![&failure.message],
-        }
-    }
-}
-
-/// The hosts by what came of them.
-#[derive(Debug, Default, Serialize)]
-pub struct Lists<'a> {
-    done: Vec<&'a Fqdn>,
-    skipped: Vec<&'a Fqdn>,
-    #[serde(serialize_with = "named")]
-    failed: Vec<Named<'a>>,
-    #[serde(serialize_with = "named")]
-    unreachable: Vec<Named<'a>>,
-    #[serde(serialize_with = "named")]
-    busy: Vec<Named<'a>>,
-    still_running: Vec<&'a Fqdn>,
-    never_tried: Vec<&'a Fqdn>,
-    perhaps_running: Vec<&'a Fqdn>,
-    perhaps_depooled: Vec<&'a Fqdn>,
-    #[serde(serialize_with = "named")]
-    left_depooled: Vec<Named<'a>>,
-}
-
-impl<'a> From<&Tally<'a>> for Lists<'a> {
-    fn from(tally: &Tally<'a>) -> Self {
-        Self {
-            done: tally.done.clone(),
-            skipped: tally.skipped.clone(),
-            failed: tally.failed.clone(),
-            unreachable: tally.unreachable.clone(),
-            busy: tally.busy.clone(),
-            still_running: tally.still_running.clone(),
-            never_tried: tally.never_tried.clone(),
-            perhaps_running: tally.perhaps_running.clone(),
-            perhaps_depooled: tally.perhaps_depooled.clone(),
-            left_depooled: tally.left_depooled.clone(),
         }
     }
 }
@@ -134,18 +98,4 @@ pub fn why(halt: Halt) -> &'static str {
         Halt::Gate => "the gate says no",
         Halt::Signal => "somebody asks for the end",
     }
-}
-
-/// Whether a host is to be tried again.
-pub fn is_again(class: Option<&Class>) -> bool {
-    class == Some(&Class::Waiting)
-}
-
-fn named<S: Serializer>(hosts: &[Named<'_>], serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Host<'a> {
-        host: &'a Fqdn,
-        message: &'a str,
-    }
-    serializer.collect_seq(hosts.iter().map(|(host, message)| Host { host, message }))
 }

@@ -6,7 +6,7 @@ use host::syslog;
 use log::Level;
 use restart_core::{Clock as _, Signal, span};
 
-use crate::events::{self, Event as Told, Lists};
+use crate::events::{self, Event as Told};
 use crate::progress;
 use crate::report::{self, Resume};
 use crate::run::{Ended, Run, TOOL};
@@ -42,7 +42,7 @@ impl Run<'_> {
     fn say_host(&self, place: Place, ending: Ending) {
         let (Some(host), Some(record)) = (self.hosts.get(place), self.records.get(place)) else { return };
         let Some(verdict) = &record.verdict else { return };
-        let again = events::is_again(self.schedule.classes().get(place));
+        let again = self.schedule.classes().get(place) == Some(&Class::Waiting);
         self.progress.event(Told::HostEnded {
             host,
             attempt: record.attempts,
@@ -122,7 +122,7 @@ impl Run<'_> {
             exit_code: signal.map_or(exit_code.number(), |signal| 128 + signal.number()),
             signal,
             seconds: seconds(took),
-            hosts: Lists::from(&tally),
+            hosts: tally,
             remaining,
             resume: command,
             failures: Vec::new(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use restart_core::{ExitCode, Fqdn, Signal};
+use serde::{Serialize, Serializer};
 
 use crate::answer::Verdict;
 use crate::schedule::{Class, Ending, Halt};
@@ -59,21 +60,26 @@ impl Counts {
 /// A host and what is to be said of it.
 pub type Named<'a> = (&'a Fqdn, &'a str);
 
-/// The hosts at the end, each in exactly one of the first lists.
-#[derive(Debug, Default)]
+/// The hosts at the end, each in exactly one of the lists but for the two that say `perhaps`; also as the last event tells them.
+#[derive(Debug, Default, Serialize)]
 pub struct Tally<'a> {
     pub done: Vec<&'a Fqdn>,
     pub skipped: Vec<&'a Fqdn>,
+    #[serde(serialize_with = "named")]
     pub failed: Vec<Named<'a>>,
-    pub left_depooled: Vec<Named<'a>>,
+    #[serde(serialize_with = "named")]
     pub unreachable: Vec<Named<'a>>,
+    #[serde(serialize_with = "named")]
     pub busy: Vec<Named<'a>>,
     pub still_running: Vec<&'a Fqdn>,
     pub never_tried: Vec<&'a Fqdn>,
-    /// Some of those that failed: whether they are back is not confirmed.
-    pub perhaps_depooled: Vec<&'a Fqdn>,
     /// Some of those that failed: the tool there may still be at it.
     pub perhaps_running: Vec<&'a Fqdn>,
+    /// Some of those that failed: whether they are back is not confirmed.
+    pub perhaps_depooled: Vec<&'a Fqdn>,
+    #[serde(serialize_with = "named")]
+    pub left_depooled: Vec<Named<'a>>,
+    #[serde(skip)]
     pub halt: Option<Halt>,
 }
 
@@ -129,6 +135,15 @@ impl<'a> Tally<'a> {
     pub fn dies_by(&self, signal: Option<Signal>) -> Option<Signal> {
         signal.filter(|_| self.left_depooled.is_empty())
     }
+}
+
+fn named<S: Serializer>(hosts: &[Named<'_>], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Host<'a> {
+        host: &'a Fqdn,
+        message: &'a str,
+    }
+    serializer.collect_seq(hosts.iter().map(|(host, message)| Host { host, message }))
 }
 
 #[cfg(test)]
