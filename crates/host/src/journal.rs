@@ -4,7 +4,8 @@
 //! whole, and on disk before anything is written to the store. One that cannot be understood is neither acted on nor lost: it is
 //! renamed to `journal.set-aside-WHY-N.json` beside it, and every later run finds it there until an operator removes it.
 //!
-//! Whoever changes anything here holds the lock of the host; a look needs only root's rights.
+//! Whoever changes anything here holds the lock of the host; a look needs only root's rights. Nobody else reads it: it holds what
+//! callers wrote as a reason, and objects of the store.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,7 +22,7 @@ pub use crate::envelope::Flaw;
 use crate::envelope::{self, Unusable};
 use crate::ids::MachineId;
 use crate::own_folder::{FolderError, OwnFolder};
-use crate::replace::{Replacement, remove};
+use crate::replace::remove;
 
 /// The folder of the journal, root's own.
 pub const FOLDER: &str = "/var/lib/safe-service-restart";
@@ -41,9 +42,6 @@ const SET_ASIDE: (&str, &str) = ("journal.set-aside-", ".json");
 /// The most that a journal may take, in bytes: a thousand nodes with objects of half a KiB, twice each. A longer one is damaged,
 /// and is not written.
 const LONGEST: u64 = 1024 * 1024;
-
-/// Only root reads it: it holds what callers wrote as a reason, and objects of the store.
-const MODE: u32 = 0o600;
 
 /// The journal of this host. Nothing stays open between calls, and the folder is looked at anew each time.
 #[derive(Debug, Clone)]
@@ -193,13 +191,7 @@ impl JournalFile {
         if bytes.len() as u64 > LONGEST {
             return Err(folder.fault("write", FILE, io::Error::other("it would be longer than 1 MiB")));
         }
-        let replacement =
-            Replacement { name: OsStr::new(FILE), temporary: OsStr::new(TEMPORARY), mode: MODE, on_disk: true };
-        replacement.write(&folder, &bytes).map_err(|failed| {
-            let name = if failed.name == FILE { FILE } else { TEMPORARY };
-            folder.fault(failed.what, name, failed.source)
-        })?;
-        folder.sync()
+        folder.replace(FILE, TEMPORARY, &bytes)
     }
 
     fn clear_file(&self) -> Result<(), FolderError> {

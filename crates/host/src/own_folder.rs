@@ -14,12 +14,16 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::Uid;
-use restart_core::ExitCode;
+use restart_core::{ExitCode, Failure};
 
+use crate::replace::Replacement;
 use crate::trusted::WRITABLE_BY_OTHERS;
 
 /// How everything is opened: no link is followed, no program that we start inherits it, no pipe makes us wait.
 const ALWAYS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
+
+/// The mode of a file that only we read and write.
+const OURS_ALONE: u32 = 0o600;
 
 /// An open folder that belongs to the user we run as and that nobody else can write.
 #[derive(Debug)]
@@ -67,6 +71,17 @@ impl OwnFolder {
     /// The error of an attempt at one of the files in the folder.
     pub(crate) fn fault(&self, what: &'static str, name: &str, source: io::Error) -> FolderError {
         FolderError::Io { what, path: self.path(name), purpose: self.purpose, source }
+    }
+
+    /// Puts `content` in the place of a file, for us alone, on disk when this returns. Until it is whole it is called `temporary`.
+    pub(crate) fn replace(&self, name: &str, temporary: &str, content: &[u8]) -> Result<(), FolderError> {
+        let replacement =
+            Replacement { name: name.as_ref(), temporary: temporary.as_ref(), mode: OURS_ALONE, on_disk: true };
+        replacement.write(self, content).map_err(|failed| {
+            let name = if failed.name == name { name } else { temporary };
+            self.fault(failed.what, name, failed.source)
+        })?;
+        self.sync()
     }
 
     /// Another descriptor of the same open folder.
@@ -128,6 +143,12 @@ impl FolderError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => ExitCode::NotPermitted,
             Self::Io { .. } => ExitCode::Failed,
         }
+    }
+}
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        Self::new(error.exit_code(), error.to_string())
     }
 }
 

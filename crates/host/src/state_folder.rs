@@ -1,17 +1,20 @@
 //! Small files of state in a folder of our own, for tools of which several may run at once: whoever changes one has the folder to
 //! himself from reading to writing, and a file is replaced as a whole and on disk before it counts.
 
-use std::ffi::OsStr;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::own_folder::{FolderError, OwnFolder};
-use crate::replace::Replacement;
 
-/// Nobody else's business.
-const MODE: u32 = 0o600;
+/// How long another one may have the folder to himself, who reads and writes a small file: whoever needs longer was stopped.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A folder of our own, opened.
 #[derive(Debug)]
@@ -28,15 +31,29 @@ impl StateFolder {
     }
 
     /// Opens the folder to change something in it, and makes it if it is missing. Others who do the same wait until this value is
-    /// gone, so nothing slow belongs in between.
+    /// gone, for ten seconds at most, so nothing slow belongs in between.
     pub fn lock(path: &Path, purpose: &'static str) -> Result<Self, FolderError> {
+        Self::lock_within(path, purpose, PATIENCE)
+    }
+
+    fn lock_within(path: &Path, purpose: &'static str, at_most: Duration) -> Result<Self, FolderError> {
         let folder = OwnFolder::open_or_make(path, purpose)?;
         let fault = |source| FolderError::Io { what: "lock", path: path.to_owned(), purpose, source };
         // A descriptor of its own, so that the lock goes with the value. It is the same folder: nobody else could have put
         // another in its place.
-        let handle = folder.try_clone().map_err(fault)?;
-        let lock = Flock::lock(handle, FlockArg::LockExclusive).map_err(|(_, error)| fault(error.into()))?;
-        Ok(Self { folder, _lock: Some(lock) })
+        let mut handle = folder.try_clone().map_err(fault)?;
+        let until = Instant::now() + at_most;
+        loop {
+            handle = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { folder, _lock: Some(lock) }),
+                Err((handle, Errno::EWOULDBLOCK | Errno::EINTR)) if Instant::now() < until => handle,
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    return Err(fault(io::Error::other("another run does not let go of it")));
+                }
+                Err((_, error)) => return Err(fault(error.into())),
+            };
+            thread::sleep(PAUSE);
+        }
     }
 
     /// What the file holds; `None` if there is none, an error if it is longer than `longest` bytes.
@@ -53,14 +70,7 @@ impl StateFolder {
 
     /// Puts `content` in the place of the file, on disk when this returns. To be called with the lock.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), FolderError> {
-        let temporary = format!("{name}.new");
-        let replacement =
-            Replacement { name: OsStr::new(name), temporary: OsStr::new(&temporary), mode: MODE, on_disk: true };
-        replacement.write(&self.folder, content).map_err(|failed| {
-            let failed_name = if failed.name == name { name } else { temporary.as_str() };
-            self.folder.fault(failed.what, failed_name, failed.source)
-        })?;
-        self.folder.sync()
+        self.folder.replace(name, &format!("{name}.new"), content)
     }
 
     /// The path of a file in the folder, for messages.
@@ -118,6 +128,18 @@ mod tests {
             }
         });
         assert_eq!(fs::read(path.join("count")).unwrap(), b"80");
+    }
+
+    #[test]
+    fn whoever_does_not_let_go_of_it_is_not_waited_for_without_end() {
+        let _turn = crate::alone();
+        let (_base, path) = folder();
+        let lock = StateFolder::lock(&path, "the test").unwrap();
+        let error = StateFolder::lock_within(&path, "the test", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::Failed);
+        assert!(error.to_string().ends_with("state' for the test: another run does not let go of it"), "{error}");
+        drop(lock);
+        StateFolder::lock(&path, "the test").unwrap();
     }
 
     #[test]
