@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Version 2 is `restart_core::Record`. Version 1 had no `user`, `reason`, `since` or `counts_against`, and knew one store, with its
-//! files in their usual places. A change that an older
-//! program would misread gets the next number here, and the version before goes on being read.
+//! files in their usual places. A change that an older program would misread gets the next number here, and the version before goes
+//! on being read.
 
 use std::fmt;
 use std::time::SystemTime;

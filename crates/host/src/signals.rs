@@ -5,9 +5,8 @@
 //! pass on one of them. So only what comes a while after the first counts as a second request.
 //!
 //! SIGHUP or SIGINT that was ignored when we were started (`nohup`, a shell's background job) stays ignored; SIGTERM, which nobody
-//! has a reason to ignore for us, never is. SIGPIPE is ignored
-//! already: Rust's runtime does so before `main`, and a test here makes sure of it. `safe-service-restart | head` must not
-//! die with the host depooled.
+//! has a reason to ignore for us, never is. SIGPIPE is ignored already: Rust's runtime does so before `main`, and a test here makes
+//! sure of it. `safe-service-restart | head` must not die with the host depooled.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use restart_core::{Signal, Stop, Stopped};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level;
 
 /// The signals that are heeded.
@@ -29,11 +27,7 @@ const ECHO: Duration = Duration::from_secs(1);
 const ENDING: &str = "ending as soon as this host is in a safe state; one more, later, stops the waiting";
 
 fn number(signal: Signal) -> i32 {
-    match signal {
-        Signal::Interrupt => SIGINT,
-        Signal::Terminate => SIGTERM,
-        Signal::HangUp => SIGHUP,
-    }
+    i32::from(signal.number())
 }
 
 /// The signals that came to this process since [`Signals::listen`]. A thread of its own takes them, so that it is known when
@@ -121,6 +115,8 @@ fn is_in(mask: u64, signal: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
     use super::*;
 
     #[test]
@@ -135,6 +131,11 @@ mod tests {
         came.take(Signal::Interrupt, after(1000));
         assert!(came.again);
         assert_eq!(came.first, Some((Signal::HangUp, begin)));
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_this_system() {
+        assert_eq!(HEEDED.map(number), [SIGINT, SIGTERM, SIGHUP]);
     }
 
     #[test]

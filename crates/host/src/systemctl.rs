@@ -54,11 +54,26 @@ impl Systemctl {
             "show",
             "--property=ActiveState,ActiveEnterTimestamp,StateChangeTimestamp,ReloadResult",
         ];
-        let finished = child::run(&mut self.command(&arguments, unit), SHOW).map_err(|error| self.unstarted(&error))?;
+        self.show(&arguments, unit, unit_status::times)
+    }
+
+    /// Runs a `systemctl show`, and has what it prints read.
+    fn show<T>(
+        &self,
+        arguments: &[&str],
+        unit: &UnitName,
+        read: fn(&str) -> Result<T, String>,
+    ) -> Result<T, ServiceError> {
+        let finished = child::run(&mut self.command(arguments, unit), SHOW).map_err(|error| match error {
+            ChildError::TimeOver => {
+                ServiceError(format!("systemctl did not show the state of '{unit}' within {}", span(SHOW)))
+            }
+            other => self.unstarted(&other),
+        })?;
         if !finished.status.success() {
             return Err(ServiceError(words(&finished)));
         }
-        unit_status::times(&String::from_utf8_lossy(&finished.stdout))
+        read(&String::from_utf8_lossy(&finished.stdout))
             .map_err(|why| ServiceError(format!("cannot understand what systemctl shows of '{unit}': {why}")))
     }
 
@@ -71,20 +86,7 @@ impl Systemctl {
 impl ServiceManager for Systemctl {
     fn status(&mut self, unit: &UnitName) -> Result<UnitStatus, ServiceError> {
         let properties = format!("--property={}", unit_status::PROPERTIES);
-        let finished = match child::run(&mut self.command(&["show", &properties], unit), SHOW) {
-            Err(ChildError::TimeOver) => {
-                return Err(ServiceError(format!(
-                    "systemctl did not show the state of '{unit}' within {}",
-                    span(SHOW)
-                )));
-            }
-            other => other.map_err(|error| self.unstarted(&error))?,
-        };
-        if !finished.status.success() {
-            return Err(ServiceError(words(&finished)));
-        }
-        unit_status::parse(&String::from_utf8_lossy(&finished.stdout))
-            .map_err(|why| ServiceError(format!("cannot understand what systemctl shows of '{unit}': {why}")))
+        self.show(&["show", &properties], unit, unit_status::parse)
     }
 
     /// An error does not always mean that nothing happened: past `at_most` only systemctl is ended, not the job that it
