@@ -56,7 +56,6 @@ pub fn add(
     now: u64,
     keep: bool,
 ) -> Result<Vec<Sample>, Failure> {
-    let failed = |error: host::FolderError| Failure::new(error.exit_code(), error.to_string());
     let wrong = |why: String| {
         // Some other program's file is not to be replaced.
         let message = format!("cannot use '{}' for {PURPOSE}: {why}: remove it", path.display());
@@ -66,15 +65,15 @@ pub fn add(
         return Err(wrong("it names no file".to_owned()));
     };
     let folder = match keep {
-        true => Some(StateFolder::lock(folder, PURPOSE).map_err(failed)?),
-        false => StateFolder::look(folder, PURPOSE).map_err(failed)?,
+        true => Some(StateFolder::lock(folder, PURPOSE)?),
+        false => StateFolder::look(folder, PURPOSE)?,
     };
-    let found = folder.as_ref().map(|folder| folder.read(name, LONGEST)).transpose().map_err(failed)?.flatten();
+    let found = folder.as_ref().map(|folder| folder.read(name, LONGEST)).transpose()?.flatten();
     let mut history = found.map_or(Ok(History::default()), |bytes| parse(&bytes)).map_err(wrong)?;
     let samples = history.add(unit, opcache, now);
     if let (Some(folder), true) = (folder, keep) {
         let text = serde_json::to_vec(&history).map_err(|error| wrong(error.to_string()))?;
-        folder.write(name, &text).map_err(failed)?;
+        folder.write(name, &text)?;
     }
     Ok(samples)
 }

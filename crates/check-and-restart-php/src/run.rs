@@ -98,7 +98,7 @@ impl Run<'_> {
             && !self.cli.dry_run
             && let Err(error) = textfile::write(path, &metrics::figures(&report, self.now))
         {
-            report.failures.push(Failure::new(error.exit_code(), error.to_string()));
+            report.failures.push(error.into());
         }
         if self.cli.check {
             let line = nagios::line(&report, &self.limits, self.now);

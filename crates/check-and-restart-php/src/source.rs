@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use host::trusted::{self, TrustError};
+use host::trusted;
 use php_fpm::{
     AdminSite, CommandError, CommandLine, Figures, Helper, NETRC_FILE, Opcache, Pool, ReadWith, Source, VERSIONS_FILE,
     discover,
@@ -131,7 +131,7 @@ impl Asker<'_> {
 }
 
 fn open(path: &str) -> Result<Option<String>, Failure> {
-    trusted::read(Path::new(path)).map_err(|error: TrustError| Failure::new(error.exit_code(), error.to_string()))
+    Ok(trusted::read(Path::new(path))?)
 }
 
 /// The version in the name of a unit as Debian names it.

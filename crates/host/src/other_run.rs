@@ -23,7 +23,7 @@ pub fn wait<T>(
     let until = clock.now() + at_most;
     let mut said = false;
     loop {
-        let held_by = match ask().map_err(|error| Failure::new(error.exit_code(), error.to_string()))? {
+        let held_by = match ask()? {
             Ok(found) => return Ok(Some(found)),
             Err(holder) => describe(holder.as_ref()),
         };

@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
-use restart_core::ExitCode;
+use restart_core::{ExitCode, Failure};
 
 use crate::environment::is_root;
 
@@ -87,6 +87,12 @@ impl TrustError {
             }
             Self::Unreadable { .. } | Self::NotText { .. } => ExitCode::Configuration,
         }
+    }
+}
+
+impl From<TrustError> for Failure {
+    fn from(error: TrustError) -> Self {
+        Self::new(error.exit_code(), error.to_string())
     }
 }
 

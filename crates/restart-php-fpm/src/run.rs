@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
-use host::trusted::{self, TrustError};
+use host::trusted::{self};
 use host::{Environment, JournalFile, Look, Systemctl, environment, ids, inherited, lock, other_run, words};
 use restart_core::{ExitCode, Failure, LoadState, Phase, Report, ServiceManager as _, UnitName};
 
@@ -140,8 +140,7 @@ fn become_status(environment: &Environment) -> Failure {
 
 /// The file of this host; `None` if there is none.
 fn load() -> Result<Option<File>, Failure> {
-    let untrusted = |error: TrustError| Failure::new(error.exit_code(), error.to_string());
-    let Some(text) = trusted::read(Path::new(file::PATH)).map_err(untrusted)? else { return Ok(None) };
+    let Some(text) = trusted::read(Path::new(file::PATH))? else { return Ok(None) };
     let parsed = File::parse(&text);
     parsed.map(Some).map_err(|why| Failure::new(ExitCode::Configuration, format!("'{}': {why}", file::PATH)))
 }
@@ -268,7 +267,7 @@ fn await_others(file: &File) -> Result<(), Failure> {
 fn journal() -> Result<Found, Failure> {
     let machine = ids::machine().map_err(|error| Failure::new(ExitCode::Configuration, error.to_string()))?;
     let journal = JournalFile::new(Path::new(host::journal::FOLDER), machine);
-    journal.look().map_err(|error| Failure::new(error.exit_code(), error.to_string()))
+    Ok(journal.look()?)
 }
 
 fn is_interrupted() -> Result<bool, Failure> {

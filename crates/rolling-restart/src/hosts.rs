@@ -67,7 +67,7 @@ pub fn nodes(place: &Place) -> Result<(Vec<Node>, Vec<Unreadable>), Failure> {
 fn listing(place: &Place) -> Result<Listing, Failure> {
     let settings = conftool::Settings::load(&place.config, environment::home().as_deref(), &trusted::read);
     let settings = settings.map_err(|error: LoadError<TrustError>| match error {
-        LoadError::Read(error) => Failure::new(error.exit_code(), error.to_string()),
+        LoadError::Read(error) => error.into(),
         LoadError::Missing(_) | LoadError::Invalid(_) => configuration(error.to_string()),
     })?;
     // Nothing is written, so that there is nothing to audit and no run to be named.

@@ -201,7 +201,7 @@ fn settings(cli: &Cli, agent: Option<OsString>, run: &str) -> Result<Settings, F
 /// The file of defaults, which need not be there.
 fn load() -> Result<File, Failure> {
     let path = Path::new(file::PATH);
-    let text = trusted::read(path).map_err(|error| Failure::new(error.exit_code(), error.to_string()))?;
+    let text = trusted::read(path)?;
     let parsed = text.map(|text| File::parse(&text)).transpose();
     let parsed = parsed.map_err(|why| Failure::new(ExitCode::Configuration, format!("'{}': {why}", file::PATH)))?;
     Ok(parsed.unwrap_or_default())

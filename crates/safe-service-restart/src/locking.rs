@@ -44,11 +44,10 @@ pub fn if_possible(holder: &Holder) -> Option<HostLock> {
 
 /// For a recovery: `None` if somebody has it, who finishes its own work.
 pub fn if_free(holder: &Holder) -> Result<Option<HostLock>, Failure> {
-    match try_once(holder) {
-        Ok(Attempt::Acquired(lock)) => Ok(Some(lock)),
-        Ok(Attempt::Held(_)) => Ok(None),
-        Err(error) => Err(folder_failure(&error)),
-    }
+    Ok(match try_once(holder)? {
+        Attempt::Acquired(lock) => Some(lock),
+        Attempt::Held(_) => None,
+    })
 }
 
 /// For a dry run: the same answer as the run would get now, without taking anything.
@@ -65,9 +64,4 @@ pub fn nobody_else_runs() -> Result<(), Failure> {
             Ok(())
         }
     }
-}
-
-/// A folder of ours that is not as it should be.
-pub fn folder_failure(error: &FolderError) -> Failure {
-    Failure::new(error.exit_code(), error.to_string())
 }

@@ -16,7 +16,7 @@ use restart_core::{
 
 use crate::cli::Cli;
 use crate::held_journal::{self, HeldJournal};
-use crate::locking::{self, folder_failure};
+use crate::locking;
 use crate::probe::Services;
 use crate::settings::{self, Settings, SlotService};
 use crate::status;
@@ -234,7 +234,7 @@ impl Run<'_> {
 
     /// `--recover`.
     fn recover(&self, stop: &dyn Stop, journal: &mut HeldJournal) -> Result<Report, Failure> {
-        let mut report = match journal.load().map_err(|error| folder_failure(&error))? {
+        let mut report = match journal.load()? {
             Found::Record(record) if record.phase != Phase::Held && held_journal::is_alive(&record) => {
                 log::warn!("process {} has this host out of its pools, and the lock is gone: left to it", record.pid);
                 Report::nothing_done()
@@ -247,7 +247,7 @@ impl Run<'_> {
             Found::Nothing => Report::nothing_done(),
         };
         // Somebody has to look at these, and a unit that fails every minute is looked at.
-        for problem in journal.set_aside().map_err(|error| folder_failure(&error))? {
+        for problem in journal.set_aside()? {
             report.failures.push(Failure::new(ExitCode::Failed, problem.to_string()));
         }
         Ok(report)
@@ -259,8 +259,8 @@ impl Run<'_> {
 
     /// What stands in the journal. One that must not be acted on is set aside, and said until it is removed.
     fn found(&self, journal: &HeldJournal) -> Result<Option<Record>, Failure> {
-        let found = journal.load().map_err(|error| folder_failure(&error))?;
-        for problem in journal.set_aside().map_err(|error| folder_failure(&error))? {
+        let found = journal.load()?;
+        for problem in journal.set_aside()? {
             log::warn!("{problem}");
         }
         match found {

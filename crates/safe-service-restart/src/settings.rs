@@ -292,10 +292,13 @@ fn forced_slots(cli: &Cli, job: &mut Job) -> Option<SlotService> {
 }
 
 fn poolcounter(cli: &Cli, key: Key) -> Result<Option<Poolcounter>, Failure> {
-    let file = &cli.poolcounter_config;
-    let Some(text) = trusted::read(file).map_err(|error| untrusted(&error))? else { return Ok(None) };
-    let backends = Backends::parse(file, &text).map_err(|error| configuration(error.to_string()))?;
-    Ok(Some(Poolcounter::new(&backends, key)))
+    Ok(backends(&cli.poolcounter_config)?.map(|backends| Poolcounter::new(&backends, key)))
+}
+
+/// The daemons of the file; `None` where there is no such file.
+pub fn backends(file: &Path) -> Result<Option<Backends>, Failure> {
+    let parse = |text: String| Backends::parse(file, &text);
+    trusted::read(file)?.map(parse).transpose().map_err(|error| configuration(error.to_string()))
 }
 
 /// Rule 5: no pools named is "nothing to leave" only on a host that has neither catalog nor store.
@@ -347,7 +350,7 @@ fn data_centre(cli: &Cli) -> Result<Tag, Failure> {
         return Ok(name.clone());
     }
     let file = PathBuf::from(DATA_CENTRE);
-    match trusted::read(&file).map_err(|error| untrusted(&error))? {
+    match trusted::read(&file)? {
         None => Err(configuration(format!(
             "the data centre is not known: '{DATA_CENTRE}' does not exist; write it there, or name it by --dc or 'dc'"
         ))),
@@ -390,13 +393,9 @@ fn configuration(message: String) -> Failure {
     Failure::new(ExitCode::Configuration, message)
 }
 
-fn untrusted(error: &TrustError) -> Failure {
-    Failure::new(error.exit_code(), error.to_string())
-}
-
 pub fn load_failure(error: LoadError<TrustError>) -> Failure {
     match error {
-        LoadError::Read(error) => untrusted(&error),
+        LoadError::Read(error) => error.into(),
         LoadError::Missing(_) | LoadError::Invalid(_) => configuration(error.to_string()),
     }
 }

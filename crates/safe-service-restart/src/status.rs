@@ -49,8 +49,7 @@ pub fn write_from_journal(path: &Path) -> Result<(), Failure> {
 }
 
 fn write(path: &Path, status: &Status) -> Result<(), Failure> {
-    host::textfile::write(path, &metrics::figures(status))
-        .map_err(|error| Failure::new(error.exit_code(), error.to_string()))
+    Ok(host::textfile::write(path, &metrics::figures(status))?)
 }
 
 /// What was seen at one moment.

@@ -3,19 +3,18 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use conftool::Keeper;
-use host::trusted;
 use poolcounter::wire::{Request, Stats};
 use poolcounter::{Backend, Backends, Key, PORT};
-use restart_core::{ExitCode, Failure, PoolName, Record, StoreError, span};
+use restart_core::{ExitCode, PoolName, Record, StoreError, span};
 
 use super::{Daemon, Limit, Slots, Status, Store};
 use crate::cli::Cli;
+use crate::settings;
 
 /// How long the daemons may take, from the look-up of their names to the last byte.
 const AT_MOST: Duration = Duration::from_secs(1);
@@ -23,7 +22,7 @@ const AT_MOST: Duration = Duration::from_secs(1);
 /// The slots of the limits that this host's pools have a part in.
 pub(super) fn look(cli: &Cli, status: &mut Status, keeper: Option<&Keeper>, record: Option<&Record>) {
     if cli.slots.as_deref() != Some("etcd") {
-        match backends(&cli.poolcounter_config) {
+        match settings::backends(&cli.poolcounter_config) {
             Ok(Some(backends)) => return ask_daemons(cli, status, &backends, record),
             Ok(None) => {}
             Err(failure) => return status.problem("slots", failure.code, failure.message),
@@ -32,13 +31,6 @@ pub(super) fn look(cli: &Cli, status: &mut Status, keeper: Option<&Keeper>, reco
     if let Some(Keeper::Etcd(store)) = keeper {
         look_at_leases(status, store);
     }
-}
-
-/// The daemons of the file; `None` where there is no such file.
-fn backends(file: &Path) -> Result<Option<Backends>, Failure> {
-    let text = trusted::read(file).map_err(|error| Failure::new(error.exit_code(), error.to_string()))?;
-    let parse = |text: String| Backends::parse(file, &text);
-    text.map(parse).transpose().map_err(|error| Failure::new(ExitCode::Configuration, error.to_string()))
 }
 
 fn ask_daemons(cli: &Cli, status: &mut Status, backends: &Backends, record: Option<&Record>) {
