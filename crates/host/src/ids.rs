@@ -6,9 +6,6 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::printable::{printable, shortened};
@@ -19,6 +16,9 @@ const MACHINE: &str = "/etc/machine-id";
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// random(4).
 const RANDOM: &str = "/dev/urandom";
+
+/// How much the kernel keeps of a process's name (proc(5), `comm`).
+const LONGEST_NAME: usize = 15;
 
 /// More than any id takes.
 const LONGEST: u64 = 100;
@@ -106,12 +106,12 @@ pub fn fresh_run() -> Result<String, IdError> {
     Ok(format!("{:032x}", u128::from_be_bytes(bits)))
 }
 
-/// Whether a process of that boot and number is there now, to be told to people: another process may have got the number since.
-/// What decides whether a run is alive is the lock of the host.
-pub fn is_there(boot_then: &str, pid: u32, boot_now: &str) -> bool {
-    // To kill(2), 0 and negative numbers are groups of processes.
-    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return false };
-    boot_then == boot_now && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+/// Whether a process of that number is there now and has the name of this tool, so that it is no other one that got the number since.
+/// What decides whether a run may begin is the lock of the host.
+pub fn runs(pid: u32, tool: &str) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let tool: String = tool.chars().take(LONGEST_NAME).collect();
+    !tool.is_empty() && name.trim_end() == tool
 }
 
 /// The first line of a small file.
@@ -136,7 +136,8 @@ fn is_uuid(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -179,16 +180,21 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_by_boot_and_number() {
+    fn a_process_is_known_by_its_number_and_its_name_as_the_kernel_cuts_it() {
         let _turn = crate::alone();
-        let boot = boot().unwrap();
-        assert!(is_there(&boot, std::process::id(), &boot));
-        assert!(is_there(&boot, 1, &boot));
-        assert!(!is_there("ac9e2b4f-6cf1-4a4f-b2a5-6d9f8a1f7c3e", std::process::id(), &boot));
-        let mut child = Command::new("/bin/true").spawn().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("a-name-of-more-than-fifteen-letters");
+        std::os::unix::fs::symlink("/bin/cat", &program).unwrap();
+        let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // It has its name when it does its work.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        assert!(runs(child.id(), "a-name-of-more-than-fifteen-letters"));
+        assert!(!runs(child.id(), "cat") && !runs(child.id(), "") && !runs(1, "a-name-of-more-than-fifteen-letters"));
+        drop(child.stdin.take());
         child.wait().unwrap();
-        for nobody in [0, child.id(), u32::MAX, i32::MAX as u32, 1 << 31] {
-            assert!(!is_there(&boot, nobody, &boot), "{nobody}");
+        for nobody in [0, child.id(), u32::MAX] {
+            assert!(!runs(nobody, "a-name-of-more-than-fifteen-letters"), "{nobody}");
         }
     }
 }

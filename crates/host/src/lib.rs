@@ -43,7 +43,7 @@ pub use ids::MachineId;
 pub use journal::JournalFile;
 pub use lock::{Attempt, Holder, HostLock, Look};
 pub use own_folder::FolderError;
-pub use printable::printable;
+pub use printable::{printable, shortened};
 pub use signals::Signals;
 pub use state_folder::StateFolder;
 pub use systemctl::Systemctl;

@@ -24,7 +24,7 @@ pub(crate) fn is_treacherous(c: char) -> bool {
 }
 
 /// The beginning of `text`, at most `longest` characters of it, with a mark where something is missing.
-pub(crate) fn shortened(text: &str, longest: usize) -> String {
+pub fn shortened(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use host::printable;
+use host::{printable, shortened};
 use restart_core::{ExitCode, span};
 use serde::Deserialize;
 
@@ -178,11 +178,7 @@ fn words(report: &Report) -> String {
 
 /// What came from elsewhere, as much of it as fits a line.
 pub fn short(text: &str) -> String {
-    let text = printable(text);
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
+    shortened(&printable(text), LONGEST)
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use host::journal::{Found, SetAside};
 use host::{FolderError, HostLock, JournalFile, ids};
 use restart_core::{ExitCode, Failure, Journal, JournalError, Record};
 
-/// The name of a process of ours, as the kernel cuts it (proc(5), `comm`: 15 bytes).
-const OUR_PROCESS: &str = "safe-service-re";
+use crate::run::TOOL;
 
 /// The journal, and the lock that makes it ours.
 pub struct HeldJournal {
@@ -41,9 +40,8 @@ pub fn file() -> Result<JournalFile, Failure> {
 
 /// Whether the run of this record is alive, which it is without the lock only if somebody removed that: then it goes on by itself.
 pub fn is_alive(record: &Record) -> bool {
-    let there = ids::boot().is_ok_and(|boot| ids::is_there(&record.boot, record.pid, &boot));
-    let name = std::fs::read_to_string(format!("/proc/{}/comm", record.pid)).unwrap_or_default();
-    there && record.pid != std::process::id() && name.trim_end() == OUR_PROCESS
+    let is_of_this_boot = ids::boot().is_ok_and(|boot| boot == record.boot);
+    is_of_this_boot && record.pid != std::process::id() && ids::runs(record.pid, TOOL)
 }
 
 impl Journal for HeldJournal {

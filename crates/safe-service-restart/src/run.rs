@@ -22,7 +22,7 @@ use crate::settings::{self, Settings, SlotService};
 use crate::status;
 use crate::store::{self, Opening};
 
-const TOOL: &str = env!("CARGO_PKG_NAME");
+pub const TOOL: &str = env!("CARGO_PKG_NAME");
 
 /// The program.
 pub fn main() -> std::process::ExitCode {
@@ -39,7 +39,7 @@ pub fn main() -> std::process::ExitCode {
             return code(if asked_for { ExitCode::Done } else { ExitCode::Usage });
         }
     };
-    let verbosity = Verbosity::new(cli.quiet, cli.verbose + u8::from(cli.debug));
+    let verbosity = Verbosity::new(cli.quiet, cli.verbose.saturating_add(u8::from(cli.debug)));
     logging::start(TOOL, verbosity, environment.journal_stream);
     if cli.status {
         return code(status::show(&cli));

@@ -24,9 +24,6 @@ const LOOKS: u32 = 5;
 /// So many places in which the host is not are enough for a note.
 const PLACES: usize = 3;
 
-/// How much the kernel keeps of a process's name (proc(5), `comm`).
-const COMM: usize = 15;
-
 /// More than one request to a load balancer takes beyond its own bound.
 const SPARE: Duration = Duration::from_secs(1);
 
@@ -154,17 +151,11 @@ fn look_at_lock() -> Result<Lock, FolderError> {
         Look::Free => Lock::Free,
         Look::Held(None) => Lock::Held(None),
         Look::Held(Some(note)) => {
-            let is_there = is_there(&note);
+            // The lock does not outlive the boot.
+            let is_there = ids::runs(note.pid, &note.tool);
             Lock::Held(Some(Holder::new(note, is_there)))
         }
     })
-}
-
-/// Whether the holder of the lock is alive, and no other process that got its number. The lock does not outlive the boot.
-pub(super) fn is_there(note: &host::Holder) -> bool {
-    let name = std::fs::read_to_string(format!("/proc/{}/comm", note.pid)).unwrap_or_default();
-    let tool: String = note.tool.chars().take(COMM).collect();
-    !tool.is_empty() && name.trim_end() == tool
 }
 
 /// What becomes of a host whose run wrote this phase last.

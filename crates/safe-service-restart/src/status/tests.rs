@@ -12,7 +12,7 @@ use host::journal::{Flaw, SetAside};
 use poolcounter::wire::Stats;
 use restart_core::{Balancer, ExitCode, Failure, Fqdn, Phase, PoolName, Pooled, Tag, UnitName, Verdict};
 
-use super::collect::{elapsed, is_there, way_back, way_out, what};
+use super::collect::{elapsed, way_back, way_out, what};
 use super::slots::ask_all;
 use super::{
     Asked, Daemon, Holder, InService, InStore, Journal, Left, Limit, Lock, Pool, Problem, Slots, Status, Store, Unit,
@@ -535,18 +535,6 @@ fn a_dead_run_with_the_lock_held_is_under_way_only_if_the_holder_is_alive() {
     for (phase, is_alive, lock, expected) in table {
         assert_eq!(what(phase, is_alive, &lock), expected, "{phase:?}, {is_alive}, {lock:?}");
     }
-}
-
-#[test]
-fn a_holder_is_known_by_its_number_and_its_name() {
-    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
-    let mut note = host::Holder::new(&format!("{}-longer-than-the-kernel-keeps", name.trim_end()), None, None);
-    assert!(is_there(&note));
-    note.tool = "safe-service-restart".to_owned();
-    note.pid = 1;
-    assert!(!is_there(&note), "another process has its number");
-    note.pid = u32::MAX;
-    assert!(!is_there(&note));
 }
 
 #[test]
