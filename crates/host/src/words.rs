@@ -1,5 +1,5 @@
-//! What callers may write: a reason and the name of a run, which end in logs and reports, so that they are bounded and without what
-//! could forge a line of its own (the journal and JSON escape the rest); and a time.
+//! What callers may write: a reason, the name of a run and that of a user, which end in logs and reports, so that they are bounded and
+//! without what could forge a line of its own (the journal and JSON escape the rest); and a time.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,8 @@ const LONGEST_REASON: usize = 512;
 const SKEW: Duration = Duration::from_secs(300);
 /// The characters of a run's name. Those that these tools make have 32.
 const LONGEST_RUN: usize = 64;
+/// The longest user name of Linux's user database tools is 32; directory services have longer ones.
+const LONGEST_USER: usize = 64;
 
 /// Reads a reason: one line, of a length that one can read.
 pub fn reason(text: &str) -> Result<String, String> {
@@ -28,6 +30,15 @@ pub fn run_id(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if text.is_empty() || text.len() > LONGEST_RUN || !text.chars().all(fits) {
         return Err(format!("not up to {LONGEST_RUN} letters, digits and hyphens"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads a user's name, in the characters that one can have, `DOMAIN\user` and `user@domain` among them, and which is no option.
+pub fn user(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@+\\$".contains(c);
+    if text.is_empty() || text.len() > LONGEST_USER || text.starts_with('-') || !text.chars().all(fits) {
+        return Err("not a user's name".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -72,6 +83,16 @@ mod tests {
         }
         for text in ["", "a b", "a/b", "a;b", "\u{e9}", &"a".repeat(65)] {
             assert!(run_id(text).is_err(), "{text:?} passed");
+        }
+    }
+
+    #[test]
+    fn a_user_is_called_as_a_user_can_be() {
+        for name in ["root", "alice", "a.b-c_d", "EXAMPLE\\alice", "alice@example.org", "host$"] {
+            assert_eq!(user(name).as_deref(), Ok(name));
+        }
+        for junk in ["", "-x", "a b", "a\nb", "a\u{1b}[2J", "é", "a\"b", "a{b}", &"a".repeat(65)] {
+            assert!(user(junk).is_err(), "{junk:?} passed");
         }
     }
 

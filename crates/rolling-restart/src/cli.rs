@@ -101,7 +101,7 @@ pub struct Cli {
     pub connect_timeout: Option<Duration>,
 
     /// Log in as this user
-    #[arg(long, value_name = "USER", value_parser = user)]
+    #[arg(long, value_name = "USER", value_parser = words::user)]
     pub user: Option<String>,
 
     /// Log in with this key and no other
@@ -175,15 +175,6 @@ pub fn share(text: &str) -> Result<Share, String> {
         Share::Count(0) | Share::Percent(0) => Err("must be more than zero".to_owned()),
         share => Ok(share),
     }
-}
-
-/// Reads a user's name, which must be no option.
-pub fn user(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@+\\$".contains(c);
-    if text.is_empty() || text.len() > 64 || text.starts_with('-') || !text.chars().all(fits) {
-        return Err("not a user's name".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 /// Reads a path.

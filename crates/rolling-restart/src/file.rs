@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use host::settings_file::{self, Limit, Time};
+use host::words;
 use restart_core::Share;
 use serde::Deserialize;
 
@@ -66,7 +67,7 @@ impl File {
             }
         }
         if let Some(user) = &file.user {
-            cli::user(user).map_err(|why| format!("'user' is {why}"))?;
+            words::user(user).map_err(|why| format!("'user' is {why}"))?;
         }
         if let Some(rsh) = &file.rsh {
             cli::program(rsh).map_err(|why| format!("'rsh': {why}"))?;
