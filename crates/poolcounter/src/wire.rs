@@ -153,7 +153,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Reads the page that answers [`Request::Stats`], a `name: value` a line and an empty line at the end; `None` while it is not
+    /// Reads the page that answers `STATS FULL`, a `name: value` a line and an empty line at the end; `None` while it is not
     /// complete. Figures that it does not know are passed over; a page without the two is an error.
     pub fn parse(received: &[u8]) -> Result<Option<Self>, UnknownReply> {
         if received == WRONG_STAT.as_bytes() || received.starts_with(b"ERROR ") && received.ends_with(b"\n") {

@@ -1,16 +1,10 @@
-//! Who has a slot. etcd names its holders; poolcounter's daemons know figures alone, and each is asked for them once, all at the
-//! same time and for one second, over a connection that takes no slot.
+//! Who has a slot. etcd names its holders; poolcounter's daemons know figures alone, and each is asked for them once, for one second.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conftool::Keeper;
-use poolcounter::wire::{Request, Stats};
-use poolcounter::{Backend, Backends, Key, PORT};
-use restart_core::{ExitCode, PoolName, Record, StoreError, span};
+use poolcounter::{Backend, Backends, Key};
+use restart_core::{ExitCode, PoolName, Record, StoreError};
 
 use super::{Daemon, Limit, Slots, Status, Store};
 use crate::cli::Cli;
@@ -43,7 +37,7 @@ fn ask_daemons(cli: &Cli, status: &mut Status, backends: &Backends, record: Opti
     }
     let hosts = asked.iter().map(|backend| backend.host().to_owned()).collect();
     let mut daemons = Vec::new();
-    for (backend, answer) in asked.into_iter().zip(ask_all(hosts, PORT, AT_MOST)) {
+    for (backend, answer) in asked.into_iter().zip(poolcounter::figures(hosts, AT_MOST)) {
         let stats = match answer {
             Ok(stats) => Some(stats),
             Err(why) => {
@@ -72,67 +66,6 @@ fn limits(cli: &Cli, status: &Status, record: Option<&Record>) -> Vec<Key> {
     let named = groups.iter().filter(|pools| !pools.is_empty());
     // One that is too long for a key can be no limit.
     named.filter_map(|pools| Key::of_pools(data_centre, pools).ok()).collect()
-}
-
-/// What each of these daemons says of itself, or why it says nothing; after `at_most` whatever is not there is not waited for.
-pub(super) fn ask_all(hosts: Vec<String>, port: u16, at_most: Duration) -> Vec<Result<Stats, String>> {
-    let deadline = Instant::now() + at_most;
-    let left = || deadline.saturating_duration_since(Instant::now());
-    let silence = || format!("no answer within {}", span(at_most));
-    let asked = hosts.into_iter().map(|host| {
-        // On a thread of its own, since looking up a name knows no time limit.
-        let (sender, answer) = channel();
-        let question = move || drop(sender.send(ask(&host, port, deadline)));
-        thread::Builder::new().name("poolcounter".to_owned()).spawn(question).map(|_| answer)
-    });
-    let asked: Vec<_> = asked.collect();
-    let answers = asked.into_iter().map(|answer| match answer {
-        Err(error) => Err(format!("cannot start a thread to ask it: {error}")),
-        Ok(answer) => match answer.recv_timeout(left()) {
-            Ok(Ok(Some(stats))) => Ok(stats),
-            Ok(Ok(None)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(silence()),
-            Ok(Err(why)) => Err(why),
-        },
-    });
-    answers.collect()
-}
-
-/// The figures of the daemon on `host`; `None`: not by the deadline.
-fn ask(host: &str, port: u16, deadline: Instant) -> Result<Option<Stats>, String> {
-    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let text = |error: std::io::Error| error.to_string();
-    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(text)?.collect();
-    // In the order in which a run tries them.
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    let mut stream = Err(std::io::Error::other("its name has no address"));
-    for address in addresses {
-        stream = TcpStream::connect_timeout(&address, left());
-        if stream.is_ok() {
-            break;
-        }
-    }
-    let mut stream = match stream {
-        Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
-        other => other.map_err(text)?,
-    };
-    stream.set_write_timeout(Some(left())).map_err(text)?;
-    stream.write_all(Request::Stats.to_string().as_bytes()).map_err(text)?;
-    let mut received = Vec::new();
-    let mut buffer = [0; 1024];
-    while Instant::now() < deadline {
-        stream.set_read_timeout(Some(left())).map_err(text)?;
-        match stream.read(&mut buffer) {
-            Ok(0) => return Err("it closed the connection".to_owned()),
-            Ok(count) => received.extend_from_slice(&buffer[..count]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(text(error)),
-        }
-        if let Some(stats) = Stats::parse(&received).map_err(|error| format!("it {error}"))? {
-            return Ok(Some(stats));
-        }
-    }
-    Ok(None)
 }
 
 fn look_at_leases(status: &mut Status, store: &conftool::Settings) {

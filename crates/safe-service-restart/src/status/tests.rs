@@ -1,19 +1,13 @@
 //! What a status means, and how it is put into words, JSON and figures: tables, no host.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use host::journal::{Flaw, SetAside};
-use poolcounter::wire::Stats;
 use restart_core::{Balancer, ExitCode, Failure, Fqdn, Phase, PoolName, Pooled, Tag, UnitName, Verdict};
 
 use super::collect::{elapsed, way_back, way_out, what};
-use super::slots::ask_all;
 use super::{
     Asked, Daemon, Holder, InService, InStore, Journal, Left, Limit, Lock, Pool, Problem, Slots, Status, Store, Unit,
     What, json, metrics, text,
@@ -609,34 +603,8 @@ fn words_agree_with_their_numbers() {
     assert_eq!(line, "pool     a     'inactive' in the store, which --pool leaves so; 3 of 4 hosts are pooled");
 }
 
-/// In place of a daemon: answers each question with these bytes, and keeps the connection open.
-fn stand_in(says: &'static [u8]) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let mut open: Vec<TcpStream> = Vec::new();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut asked = [0; 11];
-            stream.read_exact(&mut asked).unwrap();
-            assert_eq!(&asked, b"STATS FULL\n");
-            stream.write_all(says).unwrap();
-            open.push(stream);
-        }
-    });
-    port
-}
-
-fn asked(port: u16, at_most: Duration) -> Result<Stats, String> {
-    let mut answers = ask_all(vec!["127.0.0.1".to_owned()], port, at_most);
-    assert_eq!(answers.len(), 1);
-    answers.remove(0)
-}
-
 #[test]
-fn poolcounter_is_asked_how_many_hold_a_slot_and_how_many_wait() {
-    let port = stand_in(b"uptime: 0 days, 0h 0m 1s\nprocessing_workers: 3\nwaiting_workers: 12\n\n");
-    assert_eq!(asked(port, Duration::from_secs(30)), Ok(Stats { holders: 3, waiters: 12 }));
+fn poolcounter_says_how_many_hold_a_slot_and_how_many_wait() {
     let daemon = Daemon { label: "pc1".to_owned(), host: "127.0.0.1".to_owned(), holders: Some(3), waiters: Some(12) };
     let silent = Daemon { label: "pc2".to_owned(), holders: None, waiters: None, ..daemon.clone() };
     let slots = Slots::Poolcounter { file: "/etc/pc.yaml".to_owned(), daemons: vec![daemon, silent] };
@@ -651,23 +619,6 @@ fn poolcounter_is_asked_how_many_hold_a_slot_and_how_many_wait() {
         {"label": "pc2", "host": "127.0.0.1", "holders": null, "waiters": null},
     ]});
     assert_eq!(object(&status)["slots"], expected);
-}
-
-#[test]
-fn a_poolcounter_that_refuses_is_silent_or_talks_rubbish_is_told_so_in_bounded_time() {
-    let long = Duration::from_secs(30);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert_eq!(asked(closed, long).unwrap_err(), "Connection refused (os error 111)");
-    let rubbish = asked(stand_in(b"HTTP/1.1 400 Bad Request\r\n\n\n"), long).unwrap_err();
-    assert!(rubbish.starts_with("it answers 'HTTP/1.1 400 Bad Request"), "{rubbish}");
-    let began = Instant::now();
-    // The kernel accepts for it, as for one that is stopped; and one that never comes to an end.
-    let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
-    let short = Duration::from_millis(200);
-    for port in [frozen.local_addr().unwrap().port(), stand_in(b"processing_workers: 3\n")] {
-        assert_eq!(asked(port, short).unwrap_err(), "no answer within 200ms");
-    }
-    assert!(began.elapsed() < long / 2, "{:?}", began.elapsed());
 }
 
 #[test]
