@@ -1,7 +1,7 @@
 //! One of N slots from poolcounterd, so that a fleet in which some hosts still run the original scripts and some run these tools
 //! shares one limit: the same key, the same command, the same backends file and the same hash ring.
 //!
-//! Requests and replies are pure text (`wire.rs`), and so is the choice of the daemon ([`Backends`], by [`ring`]); sockets are in
+//! Requests and replies are pure text (`wire.rs`), and so is the choice of the daemon ([`Backends`], by `ring.rs`); sockets are in
 //! [`Poolcounter`] and the private modules below it. A daemon that is silent is never taken for one that said yes, nor for
 //! one that said no.
 //!
@@ -34,7 +34,7 @@ mod figures;
 mod key;
 mod printable;
 mod pulse;
-pub mod ring;
+mod ring;
 mod wire;
 mod yaml;
 
