@@ -69,10 +69,9 @@ impl Run<'_> {
         if self.parts.store.has_revisions() {
             return;
         }
-        let is_in = |node: Option<&Node>| node.is_some_and(|node| node.pooled == Pooled::Yes);
         let went = |member: &Membership| {
             let not_ours = matches!(member.hold, Hold::Untouched | Hold::Theirs) && member.named;
-            not_ours && is_in(member.found.as_ref()) && !is_in(member.now.as_ref())
+            not_ours && member.found.as_ref().is_some_and(|node| node.pooled == Pooled::Yes) && !member.is_in()
         };
         for member in self.members.iter_mut().filter(|member| went(member)) {
             if let Ok(Some(now)) = self.parts.store.read(&member.id)
@@ -136,8 +135,7 @@ impl Run<'_> {
         self.warn_of_units_that_do_not_run();
         // A disk that takes nothing does not keep a host out.
         self.note_phase(Phase::BringingBack);
-        let pooled = |member: &Membership| matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
-        let failures = self.return_and_see(ExitCode::PutBackUnconfirmed, pooled);
+        let failures = self.return_and_see(ExitCode::PutBackUnconfirmed, Membership::is_in);
         if failures.is_empty() {
             // An operator's word takes over from any journal.
             self.close_journal();

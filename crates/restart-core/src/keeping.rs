@@ -213,11 +213,7 @@ impl Run<'_> {
                     (member.out, member.held) = (Some(out.write.clone()), out.held || left.phase == Phase::Held);
                 }
                 Standing::Unclear(why) => {
-                    self.report.warn(format!(
-                        "'{}' in {} is perhaps out because of an earlier run, and is left so: {why}",
-                        self.host, self.members[place].names
-                    ));
-                    self.others.push(Depooled { held: true, ..out.clone() });
+                    self.leave_unclear(out, place, &why);
                 }
                 Standing::Ours(ours) => {
                     let member = &mut self.members[place];
@@ -229,6 +225,15 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A node of which it cannot be told whose doing it is that it is out: it is left so, and remembered.
+    pub(crate) fn leave_unclear(&mut self, out: &Depooled, place: usize, why: &str) {
+        let names = &self.members[place].names;
+        let message =
+            format!("'{}' in {names} is perhaps out because of an earlier run, and is left so: {why}", self.host);
+        self.report.warn(message);
+        self.others.push(Depooled { held: true, ..out.clone() });
     }
 
     /// A HAProxy that was taken out of the pools named, and that nobody can ask any more: without an operator's word it would keep the
@@ -274,20 +279,7 @@ impl Run<'_> {
         }
         let found = self.parts.store.read(id)?;
         let names: Vec<_> = out.pools.iter().map(|pool| format!("'{pool}'")).collect();
-        self.members.push(Membership {
-            id: id.clone(),
-            pools: Vec::new(),
-            names: names.join(", "),
-            named: false,
-            now: found.clone(),
-            found,
-            hold: Hold::Untouched,
-            out: None,
-            revision: None,
-            adopted: false,
-            held: false,
-            listing: Vec::new(),
-        });
+        self.members.push(Membership { names: names.join(", "), ..Membership::of(id.clone(), found) });
         Ok(self.members.len() - 1)
     }
 

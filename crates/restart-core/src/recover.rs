@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use crate::clock::{Heed, sleep_until};
-use crate::journal::{Depooled, Phase, Record};
+use crate::journal::{Phase, Record};
 use crate::keeping::Standing;
 use crate::names::UnitName;
 use crate::outcome::{ExitCode, Failure};
-use crate::pool::Pooled;
 use crate::ready::see_ready;
-use crate::run::{Abort, Hold, Run, cannot};
+use crate::run::{Abort, Hold, Membership, Run, cannot};
 use crate::service::{ActiveState, UnitStatus};
 use crate::state::State;
 
@@ -113,7 +112,7 @@ impl Run<'_> {
     /// A store without revisions may have been restarted, and have forgotten the depool of a host that is held because a unit does
     /// not run. That is not taken for an operator's word, and is said as long as it is so.
     fn must_not_be_forgotten(&mut self, record: &Record) -> Result<(), Abort> {
-        let names = self.pools_where(|member| matches!(&member.now, Some(now) if now.pooled == Pooled::Yes));
+        let names = self.pools_where(Membership::is_in);
         if self.parts.store.has_revisions() || names.is_empty() {
             return Ok(());
         }
@@ -176,7 +175,7 @@ impl Run<'_> {
                 }
                 // In service: put back by the run that died, or never taken out, or pooled by an operator. Whether load balancers
                 // know is seen in each case.
-                Standing::NotOurs if matches!(&member.now, Some(now) if now.pooled == Pooled::Yes) => {
+                Standing::NotOurs if member.is_in() => {
                     // A depool without an answer may still be on its way.
                     if out.revision.is_none() && member.now.as_ref() == Some(&out.write.found) {
                         member.hold = Hold::Attempted(out.write.clone());
@@ -190,13 +189,8 @@ impl Run<'_> {
                     self.left_to_others(place, now, "it was changed while the host was out");
                 }
                 Standing::Unclear(why) => {
-                    self.report.warn(format!(
-                        "'{}' in {} is perhaps out because of an earlier run, and is left so: {why}",
-                        self.host, self.members[place].names
-                    ));
-                    let member = &mut self.members[place];
                     member.out = None;
-                    self.others.push(Depooled { held: true, ..out.clone() });
+                    self.leave_unclear(out, place, &why);
                 }
             }
         }
@@ -208,9 +202,7 @@ impl Run<'_> {
         let until = self.parts.clock.now() + JOB_LIMIT;
         for unit in &record.units {
             loop {
-                let status = self.parts.services.status(unit).map_err(|error| {
-                    Failure::new(ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}"))
-                })?;
+                let status = self.status(unit)?;
                 if !is_busy(&status) {
                     // What is in flight is nobody's question any more, but what it runs says how it is ready.
                     let _ = self.parts.probe.learn(unit, &status);

@@ -155,23 +155,17 @@ impl Report {
 
     /// A report of a run that ended before it began.
     pub fn nothing_done() -> Self {
-        let mut report = Self::new(None);
-        "nothing was changed".clone_into(&mut report.state);
-        report
+        Self::nothing_to_do("nothing was changed")
     }
 
     /// A report of a run that found all of it done; `state` says what is so.
     pub fn nothing_to_do(state: &str) -> Self {
-        let mut report = Self::new(None);
-        state.clone_into(&mut report.state);
-        report
+        Self { state: state.to_owned(), ..Self::new(None) }
     }
 
     /// A report of a run that failed before it began.
     pub fn refused(failure: Failure) -> Self {
-        let mut report = Self::nothing_done();
-        report.failures.push(failure);
-        report
+        Self { failures: vec![failure], ..Self::nothing_done() }
     }
 
     /// Nothing was done and nothing is to be said: a recovery that had nothing to recover.

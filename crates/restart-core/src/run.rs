@@ -57,6 +57,29 @@ pub(crate) enum Hold {
 }
 
 impl Membership {
+    /// A node as it was found, before anything is known of the pools that it stands behind.
+    pub(crate) fn of(id: NodeId, found: Option<Node>) -> Self {
+        Self {
+            id,
+            pools: Vec::new(),
+            names: String::new(),
+            named: false,
+            now: found.clone(),
+            found,
+            hold: Hold::Untouched,
+            out: None,
+            revision: None,
+            adopted: false,
+            held: false,
+            listing: Vec::new(),
+        }
+    }
+
+    /// Whether it is in service, as it was last seen or written.
+    pub(crate) fn is_in(&self) -> bool {
+        matches!(&self.now, Some(node) if node.pooled == Pooled::Yes)
+    }
+
     /// The store has the node as `yes` or `no`, so that every load balancer has to know it.
     pub(crate) fn in_store(&self) -> bool {
         matches!(&self.now, Some(node) if node.pooled != Pooled::Inactive)
@@ -216,9 +239,7 @@ impl<'a> Run<'a> {
                 member.now = now;
             }
         }
-        let pooled =
-            |member: &Membership| member.named && matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
-        Some(self.pools_where(pooled)).filter(|names| !names.is_empty())
+        Some(self.pools_where(|member| member.named && member.is_in())).filter(|names| !names.is_empty())
     }
 
     /// The addresses that have to answer before the host goes back (`ready_url` in the catalog), and do not within the time.

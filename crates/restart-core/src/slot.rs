@@ -4,9 +4,8 @@
 use crate::capacity::{Census, TooFew, enough};
 use crate::clock::{Heed, SLICE};
 use crate::outcome::{ExitCode, Failure};
-use crate::pool::Pooled;
 use crate::run::{Abort, Membership, Run, cannot};
-use crate::slots::SlotError;
+use crate::slots::{SlotError, Slots};
 use crate::span::span;
 
 impl Run<'_> {
@@ -52,20 +51,16 @@ impl Run<'_> {
                 self.slot_granted = true;
                 return Ok(());
             }
-            let holders = || "nobody that it names".to_owned();
             let now = self.parts.clock.now();
             if left.is_zero() {
-                let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
+                let held = holders(slots);
                 let message = format!("no slot within {}, at most {limit} at once; held by: {held}", span(allowed));
                 return Err(Failure::new(ExitCode::TryLater, message).into());
             }
             if !said {
                 said = true;
-                let held = Some(slots.holders().join("; ")).filter(|held| !held.is_empty()).unwrap_or_else(holders);
-                log::info!(
-                    "waiting for a slot, at most {limit} at once, for at most {}; held by: {held}",
-                    span(until.saturating_sub(now))
-                );
+                let (left, held) = (span(until.saturating_sub(now)), holders(slots));
+                log::info!("waiting for a slot, at most {limit} at once, for at most {left}; held by: {held}");
             }
         }
     }
@@ -127,7 +122,7 @@ impl Run<'_> {
     /// Before anything is written: each pool must be able to do without this host.
     pub(crate) fn check_capacity(&self) -> Result<(), Abort> {
         for member in &self.members {
-            if member.named && matches!(&member.now, Some(node) if node.pooled == Pooled::Yes) {
+            if member.named && member.is_in() {
                 let census = Census::now(&member.listing);
                 self.enough(member, census.pooled - 1, census.total, "would leave")?;
             }
@@ -176,6 +171,14 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Who holds slots now, as far as the lock service knows names.
+fn holders(slots: &mut dyn Slots) -> String {
+    match slots.holders().join("; ") {
+        nobody if nobody.is_empty() => "nobody that it names".to_owned(),
+        holders => holders,
     }
 }
 

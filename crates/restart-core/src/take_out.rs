@@ -25,9 +25,7 @@ impl Run<'_> {
             run.uncounted = None;
             for unit in &run.job.units {
                 Heed::First.check(run.parts.stop)?;
-                let status = run.parts.services.status(unit).map_err(|error| {
-                    Failure::new(ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}"))
-                })?;
+                let status = run.status(unit)?;
                 let wrong = match &status.load {
                     LoadState::Loaded if run.job.action == Action::Reload && !status.can_reload => "cannot be reloaded",
                     LoadState::Loaded => "",
@@ -47,6 +45,12 @@ impl Run<'_> {
             }
             Ok(())
         })
+    }
+
+    /// How a unit stands.
+    pub(crate) fn status(&mut self, unit: &UnitName) -> Result<UnitStatus, Failure> {
+        let status = self.parts.services.status(unit);
+        status.map_err(|error| Failure::new(ExitCode::Unreachable, format!("cannot look at unit '{unit}': {error}")))
     }
 
     /// Finds out how this unit's requests in flight are counted.
@@ -100,20 +104,8 @@ impl Run<'_> {
                 log::debug!("pool {names}: {}", found.as_ref().map_or("no node", |node| node.pooled.as_str()));
                 let id = path.node(&place.host);
                 run.watched.extend(questions(place, run.members.len(), &pools));
-                run.members.push(Membership {
-                    id,
-                    names,
-                    named: pools.iter().any(|pool| !place.unnamed.contains(&place.pools[*pool].name)),
-                    pools,
-                    now: found.clone(),
-                    found,
-                    hold: Hold::Untouched,
-                    out: None,
-                    revision: None,
-                    adopted: false,
-                    held: false,
-                    listing,
-                });
+                let named = pools.iter().any(|pool| !place.unnamed.contains(&place.pools[*pool].name));
+                run.members.push(Membership { names, named, pools, listing, ..Membership::of(id, found) });
             }
             match run.unread.first() {
                 Some(failure) if run.members.is_empty() => Err(Abort::from(failure.clone())),
@@ -190,14 +182,22 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Watches the load balancers of the pools named; `what` completes "cannot ...". Where one contradicts, that is a failure; where some
+    /// could only not be asked, they are unreachable.
+    fn see(&mut self, wanted: Wanted, what: &str) -> Result<(), Abort> {
+        self.watch(wanted, Heed::First, |member| member.named).map_err(|unseen| match unseen {
+            Unseen::Stopped(stopped) => stopped.into(),
+            Unseen::TimeOver { blame, contradicted } => {
+                let code = if contradicted { ExitCode::Failed } else { ExitCode::Unreachable };
+                Failure::new(code, format!("cannot {what}: {blame}")).into()
+            }
+        })
+    }
+
     /// The first look: each load balancer must know this host in this pool, or it could never be seen to let go of it.
     pub(crate) fn see_known(&mut self) -> Result<(), Abort> {
         self.phase("first look at load balancers", |run| {
-            let unseen = run.watch(Wanted::Known, Heed::First, |member| member.named);
-            unseen.map_err(|unseen| {
-                let what = format!("cannot make sure that every load balancer knows '{}'", run.host);
-                abort(unseen, &what, ExitCode::Failed)
-            })
+            run.see(Wanted::Known, &format!("make sure that every load balancer knows '{}'", run.host))
         })
     }
 
@@ -261,11 +261,7 @@ impl Run<'_> {
     /// Every load balancer of every pool named has to say that it stopped sending, also where the node was `no` already.
     pub(crate) fn see_not_pooled(&mut self) -> Result<(), Abort> {
         self.phase("load balancers stop sending", |run| {
-            let unseen = run.watch(Wanted::NotPooled, Heed::First, |member| member.named);
-            unseen.map_err(|unseen| {
-                let what = format!("cannot confirm that '{}' is not pooled", run.host);
-                abort(unseen, &what, ExitCode::Failed)
-            })
+            run.see(Wanted::NotPooled, &format!("confirm that '{}' is not pooled", run.host))
         })
     }
 
@@ -276,11 +272,8 @@ impl Run<'_> {
         }
         self.phase("last look", |run| {
             run.nobody_pooled()?;
-            let unseen = run.watch(Wanted::NotPooledNow, Heed::First, |member| member.named);
-            unseen.map_err(|unseen| {
-                let what = format!("cannot confirm, right before the restart, that '{}' is not pooled", run.host);
-                abort(unseen, &what, ExitCode::Failed)
-            })?;
+            let what = format!("confirm, right before the restart, that '{}' is not pooled", run.host);
+            run.see(Wanted::NotPooledNow, &what)?;
             run.slot_is_ours()?;
             run.alone()?;
             // All that the restart needs and that takes time, before the store is read for the last time: load balancers
@@ -298,9 +291,7 @@ impl Run<'_> {
             let now = self.parts.store.read(&member.id);
             member.now = now.map_err(|error| cannot(&format!("read '{}' again", member.id), &error))?;
         }
-        let pooled =
-            |member: &&Membership| member.named && matches!(&member.now, Some(node) if node.pooled == Pooled::Yes);
-        let Some(member) = self.members.iter().find(pooled) else { return Ok(()) };
+        let Some(member) = self.members.iter().find(|member| member.named && member.is_in()) else { return Ok(()) };
         let (names, kind) = (&member.names, self.parts.store.kind());
         // Whose word it was cannot be told where there are no revisions.
         let or = match self.parts.store.has_revisions() {
@@ -309,17 +300,5 @@ impl Run<'_> {
         };
         let message = format!("somebody pooled '{}' in {names} before the restart{or}", self.host);
         Err(Failure::new(ExitCode::Failed, message))
-    }
-}
-
-/// A watch that ended without what was wanted. Where a load balancer contradicts, the exit code is `contradicted`; where
-/// some could not be asked, that is what decides.
-pub(crate) fn abort(unseen: Unseen, what: &str, contradicted: ExitCode) -> Abort {
-    match unseen {
-        Unseen::Stopped(stopped) => Abort::Stopped(stopped),
-        Unseen::TimeOver { blame, contradicted: true } => Failure::new(contradicted, format!("{what}: {blame}")).into(),
-        Unseen::TimeOver { blame, contradicted: false } => {
-            Failure::new(ExitCode::Unreachable, format!("{what}: {blame}")).into()
-        }
     }
 }
