@@ -1,6 +1,9 @@
 //! The fault matrix and the kills for `driver: haproxy`. There is no etcd, the store and the load balancer are one, and there are no
-//! revisions: so the faults are others, and what must stand in the end is what HAProxy says. Two hosts and one HAProxy, brought to
-//! a good state before each cell.
+//! revisions: so the faults are others (`rows.rs`), and what must stand in the end is what HAProxy says. Two hosts and one HAProxy,
+//! brought to a good state before each cell, and before each kill (`killed.rs`).
+
+mod killed;
+mod rows;
 
 use std::net::TcpStream;
 use std::sync::Mutex;
@@ -8,7 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use nix::sys::signal::Signal;
 use testbed::host::{Output, Running};
 use testbed::poolcounterd::Poolcounterd;
 use testbed::relay::{Mode, Relay};
@@ -16,125 +18,19 @@ use testbed::shop::{POOL, Shop};
 use testbed::site::UNIT;
 use testbed::{Result, load, wait};
 
-use crate::effects::{CALLS, calls, traced};
+use self::rows::{Cell, DRAIN, Fault, READY, cells, is_slow};
 use crate::stand::{LIMIT, MEND, MOODS, Seen, TOOL, signal_of};
-use crate::{full, say, story};
+use crate::{say, story};
 
-/// The states of HAProxy's statistics: in service, on the way out because of us, an operator's.
-const READY: &str = "no check";
-const DRAIN: &str = "DRAIN";
-const MAINT: &str = "MAINT";
 /// How often a recovery is tried, once a fault is over, until nothing is left.
 const RECOVERIES: usize = 40;
 const WEIGHT: u32 = 7;
-
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    None,
-    Signal(Signal),
-    /// HAProxy is dead: connections are refused.
-    Refused,
-    /// It stands still.
-    Frozen,
-    /// It is killed, and another one started: state is forgotten.
-    Restarted,
-    /// It is reloaded: state is forgotten.
-    Reloaded,
-    /// It is reloaded, and takes no orders any more.
-    Level,
-    /// An operator orders this.
-    Order(&'static str),
-    /// It is reloaded with a health check that nobody answers.
-    Down,
-    PoolcounterKilled,
-    Mood(&'static str),
-    DiskFull,
-    PowerCut,
-    /// The way to HAProxy does this.
-    Way(Mode),
-}
-
-/// Where it strikes: before the run, while it waits for a slot, while HAProxy is first asked, while it is asked whether it has let go,
-/// while requests in flight end, while everything is looked at once more, while systemd restarts, while the unit has to stay up, and
-/// while HAProxy is asked whether it sends again.
-const PHASES: [&str; 9] = ["start", "queue", "look", "leave", "drain", "last", "restart", "settle", "return"];
 
 /// How slowly HAProxy answers where a run has to stand in a question to it.
 const SLOW: Duration = Duration::from_millis(700);
 
 /// The time for one exchange. One that is slow has two questions in it.
 const TIMEOUT: Duration = Duration::from_millis(1500);
-
-fn is_slow(phase: &str) -> bool {
-    matches!(phase, "look" | "leave" | "last" | "return")
-}
-
-/// How a run ends that a fault strikes in each of the phases: a code, or a signal; `5|69` is either; `.` is a cell that means nothing;
-/// `*` marks those that are run by default. The last column is how the host stands in the end.
-type Row = (&'static str, Fault, &'static str, &'static str);
-
-#[rustfmt::skip]
-const ROWS: &[Row] = &[
-    //                                                      start  queue  look  leave  drain  last   restart settle  return
-    ("nothing",             Fault::None,                    "0*    0      0     0      0      0      0       0       0",      READY),
-    ("SIGTERM",             Fault::Signal(Signal::SIGTERM), ".     TERM   TERM  TERM   TERM*  TERM   TERM*   TERM    TERM",   READY),
-    ("SIGKILL",             Fault::Signal(Signal::SIGKILL), ".     KILL   KILL  KILL*  KILL*  KILL   KILL*   KILL    KILL*",  READY),
-    ("haproxy refused",     Fault::Refused,                 "69*   69     69    5      5*     5      4*      4       4",      READY),
-    ("haproxy frozen",      Fault::Frozen,                  "69*   69     69    5      5*     5      4*      4       4",      READY),
-    ("haproxy restarted",   Fault::Restarted,               "0     0      0     1      1*     1*     0*      0       0",      READY),
-    ("haproxy reloaded",    Fault::Reloaded,                "0     0      0     1*     1*     1      0*      0       0",      READY),
-    ("level user",          Fault::Level,                   "78*   78     78*   1      1      1      0*      0       0",      READY),
-    ("operator: weight",    Fault::Order("weight 7"),       "0     0      0     0      0*     0      0       0       0",      READY),
-    ("operator: ready",     Fault::Order("state ready"),    "0     0      0     1      1*     1*     0*      0       0",      READY),
-    ("operator: drain",     Fault::Order("state drain"),    "0*    0      0*    .      .      .      .       .       4",      DRAIN),
-    ("operator: maint",     Fault::Order("state maint"),    "0*    0      0     0      0*     0      0*      0       4*",     MAINT),
-    ("down by check",       Fault::Down,                    "4*    4      4     1      1      1      0|4     0|4     0|4",    READY),
-    ("poolcounter killed",  Fault::PoolcounterKilled,       "69*   69     69    69     69*    69     0       0       0",      READY),
-    ("unit fails",          Fault::Mood("fail"),            "3     3      3     3      3*     3      .       .       .",      DRAIN),
-    ("unit hangs",          Fault::Mood("hang"),            "3     3      3     3      3      3      .       .       .",      DRAIN),
-    ("unit dies",           Fault::Mood("die"),             "3     3      3     3      3*     3      3       .       .",      DRAIN),
-    ("disk full",           Fault::DiskFull,                "1*    1      1     0      0      0      0*      0       0",      READY),
-    ("power cut",           Fault::PowerCut,                ".     KILL   KILL  KILL   KILL*  KILL   KILL|3* KILL|3  KILL|4", READY),
-    // On the way there.
-    ("refused",             Fault::Way(Mode::Refuse),       "69    69     69    5      5      5      4       4       4",      READY),
-    ("hangs",               Fault::Way(Mode::Hang),         "69    69     69    5      5      5      4       4       4",      READY),
-    ("rubbish",             Fault::Way(Mode::Rubbish),      "69*   69     69    5*     5      5      4*      4       4",      READY),
-    ("drip",                Fault::Way(Mode::Drip),         "69    69     69    5      5*     5      4       4       4",      READY),
-    ("answers lost",        Fault::Way(Mode::LoseAnswers),  "0*    0      0     0      0      0      0*      0       0",      READY),
-    ("answers kept back",   Fault::Way(Mode::KeepAnswers),  "0     0      0*    0      0      0      0*      0       0",      READY),
-    ("orders lost",         Fault::Way(Mode::LoseOrders),   "69    69     69*   4      4      4      4*      4       0",      READY),
-    ("orders kept back",    Fault::Way(Mode::KeepOrders),   "5*    5      5     4      4      4      4*      4       0",      READY),
-];
-
-/// One fault in one phase.
-#[derive(Clone, Copy)]
-struct Cell {
-    name: &'static str,
-    fault: Fault,
-    phase: &'static str,
-    ends: &'static str,
-    stands: &'static str,
-}
-
-fn cells() -> Vec<Cell> {
-    let only = std::env::var("MATRIX_ONLY").ok();
-    let mut cells = Vec::new();
-    for (name, fault, row, stands) in ROWS {
-        let columns: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(columns.len(), PHASES.len(), "the row '{name}'");
-        for (phase, text) in PHASES.into_iter().zip(columns).filter(|(_, text)| *text != ".") {
-            let wanted = match &only {
-                Some(only) => format!("haproxy {name} {phase}").contains(only.as_str()),
-                None => full() || text.ends_with('*'),
-            };
-            if wanted {
-                cells.push(Cell { name, fault: *fault, phase, ends: text.trim_end_matches('*'), stands });
-            }
-        }
-    }
-    cells
-}
 
 /// Two hosts, of which the first is restarted, one HAProxy, one poolcounterd.
 struct Stand {
@@ -378,66 +274,4 @@ fn every_fault_of_a_haproxy_that_keeps_the_pool_ends_well() {
     let (run, stories) = results.into_inner().unwrap();
     say(&format!("{run} cells of haproxy in {:.0?}", began.elapsed()));
     assert!(stories.is_empty(), "{stories}");
-}
-
-/// What is killed: a safe restart, or the recovery of one that was killed while the host was out.
-const VICTIMS: [(&str, &str); 2] = [
-    ("run", "--pools web --services php8.2-fpm --max-concurrency 1 --grace-period 0 --settle 0 --lb-timeout 20"),
-    ("recovery", "--recover --lb-timeout 20"),
-];
-
-#[test]
-fn a_run_with_haproxy_alone_that_is_killed_at_any_effect_is_brought_back() {
-    let began = Instant::now();
-    let mut stand = Stand::boot().unwrap();
-    let (mut stories, mut killed, mut out) = (String::new(), 0, 0);
-    for (victim, arguments) in VICTIMS {
-        let prepare = |stand: &mut Stand| -> Result<()> {
-            let before = stand.reset()?;
-            if victim == "recovery" {
-                let mut run = stand.start("drain", &before)?;
-                run.signal(Signal::SIGKILL)?;
-                run.wait(LIMIT)?;
-            }
-            Ok(())
-        };
-        prepare(&mut stand).unwrap();
-        let names: Vec<_> = CALLS.iter().map(|(call, _)| *call).collect();
-        let all = format!("--trace={}", names.join(","));
-        let (output, said) = traced(stand.shop.host(0), arguments, &[&all]).unwrap();
-        assert_eq!(output.code(), Some(0), "an undisturbed {victim}: {output}");
-        let counts = calls(&said);
-        for needed in ["fsync", "unlinkat", "connect", "sendto", "recvfrom"] {
-            assert!(counts.contains_key(needed), "no '{needed}' in a whole {victim}: look at CALLS; {counts:?}");
-        }
-        for (call, stride) in CALLS {
-            let stride = if full() { 1 } else { stride * if victim == "recovery" { 4 } else { 2 } };
-            for number in (1..=counts.get(call).copied().unwrap_or_default()).step_by(stride) {
-                let result = (|| {
-                    prepare(&mut stand)?;
-                    let inject = format!("--inject={call}:signal=KILL:when={number}");
-                    let (output, _) = traced(stand.shop.host(0), arguments, &[&format!("--trace={call}"), &inject])?;
-                    ensure!(signal_of(&output).is_some() || output.code() == Some(0), "{output}");
-                    let was_out = stand.stands()? != READY;
-                    let held = stand.recovered()?;
-                    ensure!(!held && stand.stands()? == READY, "held: {held}, {}: {output}", stand.stands()?);
-                    ensure!(stand.shop.weight(0, 0)? == WEIGHT, "the weight was not kept");
-                    wait::until("PHP-FPM", LIMIT, || Ok(stand.look()?.active == "active"))?;
-                    Ok::<_, anyhow::Error>((signal_of(&output).is_some(), was_out))
-                })();
-                match result {
-                    Ok((was_killed, was_out)) => {
-                        (killed, out) = (killed + usize::from(was_killed), out + usize::from(was_out));
-                    }
-                    Err(error) => {
-                        stories += &format!("\n== a {victim} killed at call {number} of {call}:\n{}\n", story(&error));
-                        stand = Stand::boot().unwrap();
-                    }
-                }
-            }
-        }
-    }
-    say(&format!("haproxy: killed at {killed} effects, {out} of them out: {:.0?}", began.elapsed()));
-    assert!(stories.is_empty(), "{stories}");
-    assert!(out > 0, "the host was never out when the run was killed: that proves nothing");
 }
