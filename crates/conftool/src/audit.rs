@@ -93,6 +93,11 @@ fn identity(write: &Write) -> (String, u64, String) {
 }
 
 impl Audit {
+    /// Of whoever writes nothing, so that there is nothing to be told.
+    pub fn of_nothing() -> Self {
+        Self { user: None, host: String::new(), sink: Box::new(|_| {}) }
+    }
+
     /// Sends the line about one write to the node that conftool calls `name`; `fallback` is the user if none is known.
     fn write(&mut self, name: &str, fallback: &str, outcome: Outcome) {
         let user = self.user.as_deref().unwrap_or(fallback);

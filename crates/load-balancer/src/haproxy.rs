@@ -1,5 +1,6 @@
 //! HAProxy's runtime API (2.6, management guide section 9.3), over TCP or a Unix socket. To ask, the level `user` is enough: nothing
-//! is changed here; where HAProxy itself keeps the pools, `store.rs` changes them. What the tables mean for a server is decided in [`standing`] and [`verdict`], pure functions.
+//! is changed here; where HAProxy itself keeps the pools, `store.rs` changes them. What the tables mean for a server is decided in
+//! [`standing`] and [`verdict`], pure functions.
 //!
 //! `show servers state` tells what was ordered and how the health checks see it, and `show stat` how many sessions there are.
 //! The second alone would not do: its `status` is `DOWN` for a server that is drained and down (measured on 2.6.12). Nor can

@@ -14,7 +14,8 @@ pub struct NameError {
     why: &'static str,
 }
 
-/// Declares a validated string (the check returns it complete, as for a unit's suffix): `new`, `as_str`, `Display`, `FromStr`, and the error in the kind's own words.
+/// Declares a validated string (the check returns it complete, as for a unit's suffix): `new`, `as_str`, `Display`, `FromStr`, and the
+/// error in the kind's own words.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $wanted:literal, $check:expr) => {
         $(#[$doc])*

@@ -1,5 +1,5 @@
-//! The question "which pools is this host in, and take it out or put it back". Answered by
-//! the crate `conftool` with etcd, and by `load-balancer` with HAProxy itself.
+//! The question "which pools is this host in, and take it out or put it back". Answered by the crate `conftool` with etcd, and by
+//! `load-balancer` with HAProxy itself.
 
 use crate::names::Fqdn;
 use crate::pool::{Node, NodeId, PoolPath, Pooled};

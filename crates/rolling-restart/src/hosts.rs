@@ -9,14 +9,17 @@ use host::{TrustError, environment, trusted};
 use restart_core::{ExitCode, Failure, Fqdn, Listing, Node, StoreError, Tag, Unreadable};
 
 use crate::plan;
-use crate::settings::{Place, Source};
+use crate::settings::{List, Place, Source};
 
 /// More than a list of hosts takes: fifty thousand names of twenty characters.
 const LONGEST: u64 = 1024 * 1024;
 
 /// The hosts in the order in which they are to be restarted. None at all is an error: nothing that was asked for could be done.
 pub fn find(source: &Source) -> Result<Vec<Fqdn>, Failure> {
-    let Source::Store(place) = source else { return listed(source) };
+    let place = match source {
+        Source::Store(place) => place,
+        Source::List(list) => return listed(list),
+    };
     let (nodes, unreadable) = nodes(place)?;
     for broken in &unreadable {
         // The host may have another, and one damaged object must not keep a fleet from being restarted.
@@ -30,16 +33,15 @@ pub fn find(source: &Source) -> Result<Vec<Fqdn>, Failure> {
 }
 
 /// The hosts of a list.
-pub fn listed(source: &Source) -> Result<Vec<Fqdn>, Failure> {
-    let (name, hosts) = match source {
-        Source::Store(_) => return Ok(Vec::new()),
-        Source::File(path) => {
+pub fn listed(list: &List) -> Result<Vec<Fqdn>, Failure> {
+    let (name, hosts) = match list {
+        List::File(path) => {
             let name = format!("'{}'", path.display());
             let file = File::open(path).map_err(|error| unreadable(&name, &error))?;
-            let hosts = list(&name, file)?;
+            let hosts = read(&name, file)?;
             (name, hosts)
         }
-        Source::Stdin => ("standard input".to_owned(), list("standard input", io::stdin().lock())?),
+        List::Stdin => ("standard input".to_owned(), read("standard input", io::stdin().lock())?),
     };
     if hosts.is_empty() {
         return Err(configuration(format!("no host: {name} names none")));
@@ -70,13 +72,12 @@ fn listing(place: &Place) -> Result<Listing, Failure> {
         LoadError::Read(error) => error.into(),
         LoadError::Missing(_) | LoadError::Invalid(_) => configuration(error.to_string()),
     })?;
-    // Nothing is written, so that there is nothing to audit and no run to be named.
-    let audit = Audit { user: None, host: String::new(), sink: Box::new(|_| {}) };
-    let mut store = settings.open("rolling-restart", audit).map_err(|error| store_failure(&error))?;
+    // Nothing is written, so that there is no run to be named.
+    let mut store = settings.open("rolling-restart", Audit::of_nothing()).map_err(|error| store_failure(&error))?;
     store.list_cluster(&place.data_centre, &place.cluster).map_err(|error| store_failure(&error))
 }
 
-fn list(name: &str, from: impl Read) -> Result<Vec<Fqdn>, Failure> {
+fn read(name: &str, from: impl Read) -> Result<Vec<Fqdn>, Failure> {
     let mut text = String::new();
     let read = from.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| unreadable(name, &error))?;
     if read as u64 > LONGEST {

@@ -41,9 +41,16 @@ pub const MOST_AT_ONCE: usize = 500;
 pub enum Source {
     /// The objects of a cluster.
     Store(Place),
-    /// A file.
+    /// A list.
+    List(List),
+}
+
+/// Where a list of hosts is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum List {
+    /// In a file.
     File(PathBuf),
-    /// Standard input.
+    /// On standard input.
     Stdin,
 }
 
@@ -172,8 +179,8 @@ impl Settings {
 
 fn source(cli: &Cli, file: &File) -> Result<Source, String> {
     match (&cli.hosts, &cli.cluster, &cli.dc) {
-        (Some(path), _, _) if path == Path::new("-") => Ok(Source::Stdin),
-        (Some(path), _, _) => Ok(Source::File(path.clone())),
+        (Some(path), _, _) if path == Path::new("-") => Ok(Source::List(List::Stdin)),
+        (Some(path), _, _) => Ok(Source::List(List::File(path.clone()))),
         (None, Some(cluster), Some(data_centre)) => Ok(Source::Store(Place {
             cluster: cluster.clone(),
             data_centre: data_centre.clone(),

@@ -69,7 +69,7 @@ pub fn show(cli: &Cli, settings: &Settings, stop: &Signals) -> Result<Ended, Fai
             subjects.retain(|subject| cli.all || subject.is_out());
             Findings { hosts, subjects, unreadable, signal: None }
         }
-        list @ (Source::File(_) | Source::Stdin) => {
+        Source::List(list) => {
             let subjects: Vec<_> =
                 hosts::listed(list)?.into_iter().map(|host| Subject::new(host, Vec::new())).collect();
             Findings { hosts: subjects.len(), subjects, ..Findings::default() }

@@ -363,10 +363,9 @@ impl PoolStore for HaproxyStore {
     }
 
     fn write(&mut self, write: &Write) -> Result<Node, WriteError> {
-        let not_made = |error| WriteError::NotMade(error);
-        let target = self.target(&write.found.id).map_err(not_made)?;
+        let target = self.target(&write.found.id).map_err(WriteError::NotMade)?;
         let (ours, found) = (Order::of(write.pooled), Order::parse(&write.found.value));
-        let now = self.order(&target).map_err(not_made)?;
+        let now = self.order(&target).map_err(WriteError::NotMade)?;
         let Some(found) = found.filter(|found| now == Some(*found)) else { return Err(WriteError::Conflict) };
         match self.tell(&target, found, ours) {
             Told::Made => Ok(written(write)),

@@ -229,13 +229,12 @@ fn look_at_pools(
     slots::look(cli, status, keeper.as_ref(), record);
 }
 
-/// A store that writes nothing, so that there is nothing to audit.
+/// A store that nothing is written to.
 fn open(cli: &Cli, keeper: &Keeper, status: &mut Status, pools: &[restart_core::Pool]) -> Option<Box<dyn PoolStore>> {
     let (host, data_centre) = (status.host.as_ref()?, status.data_centre.as_ref()?);
     let opening =
         Opening { run: "status", host, data_centre, pools, left: None, access: Access::Look, at_most: cli.timeout };
-    let audit = Audit { user: None, host: String::new(), sink: Box::new(|_| {}) };
-    let opened = store::open(keeper, &opening, audit);
+    let opened = store::open(keeper, &opening, Audit::of_nothing());
     let failed = |error| status.problems.push(Problem::new("store", crate::run::store_failure(&error)));
     opened.map_err(failed).ok()
 }
