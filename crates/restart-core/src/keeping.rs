@@ -6,14 +6,14 @@ use crate::names::{PoolName, UnitName};
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, Pooled};
 use crate::repool::{Decision, decide};
-use crate::run::{Hold, Membership, Run, cannot};
+use crate::run::{Hold, Membership, Run};
 use crate::sequence::Purpose;
 use crate::service::ActiveState;
 use crate::state::State;
 use crate::store::{Fate, StoreError};
 
 /// Whose doing it is that a node of a record is out.
-pub(crate) enum Standing {
+pub(crate) enum Whose {
     /// Ours: the node as our depool left it.
     Ours(Node),
     /// Ours no longer, or never made.
@@ -34,7 +34,7 @@ impl Run<'_> {
             for member in run.members.iter_mut().filter(|member| member.named) {
                 let Some(node) = member.now.as_ref().filter(|node| node.pooled == Pooled::Yes) else { continue };
                 let write = run.parts.store.prepare(node, Pooled::No);
-                member.out = Some(write.map_err(|error| cannot(&format!("depool '{}'", member.id), &error))?);
+                member.out = Some(write.map_err(|error| error.failure(&format!("depool '{}'", member.id)))?);
             }
             run.keep(Phase::TakingOut)?;
             // Without a journal nobody would take that back.
@@ -179,7 +179,7 @@ impl Run<'_> {
     /// it, also from pools that are no longer in the catalog; `--pool` and `--depool` what is in the pools named.
     pub(crate) fn adopt(&mut self, left: &Record) -> Result<(), Failure> {
         self.must_be_of_this_store(left)?;
-        let failed = |error: &StoreError| cannot("find out what an earlier run took out", error);
+        let failed = |error: StoreError| error.failure("find out what an earlier run took out");
         self.others.clear();
         for out in left.nodes.iter().filter(|out| !out.returned) {
             let named = self.members.iter().any(|member| member.named && member.id == out.write.found.id);
@@ -195,9 +195,9 @@ impl Run<'_> {
                 self.others.push(Depooled { held: out.held || left.phase == Phase::Held, ..out.clone() });
                 continue;
             }
-            let place = self.membership(out).map_err(|error| failed(&error))?;
-            match self.standing(out, place).map_err(|error| failed(&error))? {
-                Standing::NotOurs => {
+            let place = self.membership(out).map_err(failed)?;
+            match self.whose(out, place).map_err(failed)? {
+                Whose::NotOurs => {
                     // A depool whose answer was lost may still be on its way; an operator's `--pool` is to be the last word.
                     let member = &mut self.members[place];
                     if self.purpose == Purpose::Pool
@@ -208,14 +208,14 @@ impl Run<'_> {
                     }
                 }
                 // An operator's word needs no proof, but until it is done the journal must not lose it.
-                Standing::Unclear(_) if self.purpose != Purpose::Restart => {
+                Whose::Unclear(_) if self.purpose != Purpose::Restart => {
                     let member = &mut self.members[place];
                     (member.out, member.held) = (Some(out.write.clone()), out.held || left.phase == Phase::Held);
                 }
-                Standing::Unclear(why) => {
+                Whose::Unclear(why) => {
                     self.leave_unclear(out, place, &why);
                 }
-                Standing::Ours(ours) => {
+                Whose::Ours(ours) => {
                     let member = &mut self.members[place];
                     member.revision = Some(ours.revision);
                     member.hold = Hold::Ours(ours);
@@ -248,25 +248,25 @@ impl Run<'_> {
     }
 
     /// Whose doing it is that this node of a record is out, as far as it is.
-    pub(crate) fn standing(&mut self, out: &Depooled, place: usize) -> Result<Standing, StoreError> {
+    pub(crate) fn whose(&mut self, out: &Depooled, place: usize) -> Result<Whose, StoreError> {
         if out.returned {
-            return Ok(Standing::NotOurs);
+            return Ok(Whose::NotOurs);
         }
         let ours = match out.ours() {
             Some(node) => node,
             None => match self.parts.store.fate(&out.write)? {
                 Fate::Made(node) | Fate::MadeThenChanged(node) => node,
-                Fate::NotMade => return Ok(Standing::NotOurs),
+                Fate::NotMade => return Ok(Whose::NotOurs),
                 // One that is in service is nobody's worry.
                 Fate::Unclear(why) => match &self.members[place].now {
-                    Some(now) if now.pooled == Pooled::No => return Ok(Standing::Unclear(why)),
-                    _ => return Ok(Standing::NotOurs),
+                    Some(now) if now.pooled == Pooled::No => return Ok(Whose::Unclear(why)),
+                    _ => return Ok(Whose::NotOurs),
                 },
             },
         };
         Ok(match decide(&ours, self.members[place].now.as_ref()) {
-            Decision::Repool(_) => Standing::Ours(ours),
-            Decision::Leave(_) => Standing::NotOurs,
+            Decision::Repool(_) => Whose::Ours(ours),
+            Decision::Leave(_) => Whose::NotOurs,
         })
     }
 

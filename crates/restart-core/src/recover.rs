@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::clock::{Heed, sleep_until};
 use crate::journal::{Phase, Record};
-use crate::keeping::Standing;
+use crate::keeping::Whose;
 use crate::names::UnitName;
 use crate::outcome::{ExitCode, Failure};
 use crate::ready::see_ready;
-use crate::run::{Abort, Hold, Membership, Run, cannot};
+use crate::run::{Abort, Hold, Membership, Run};
 use crate::service::{ActiveState, UnitStatus};
 use crate::state::State;
+use crate::store::StoreError;
 
 /// How long to wait for a job that systemd has for a unit of the run. Longer ones are left to the next recovery, a minute later.
 const JOB_LIMIT: Duration = Duration::from_secs(120);
@@ -135,8 +136,8 @@ impl Run<'_> {
         self.read_nodes()?;
         let mut names = Vec::new();
         for out in &record.nodes {
-            let place = self.membership(out).map_err(|error| cannot("read what is held", &error))?;
-            if !matches!(self.standing(out, place), Ok(Standing::NotOurs)) {
+            let place = self.membership(out).map_err(|error| error.failure("read what is held"))?;
+            if !matches!(self.whose(out, place), Ok(Whose::NotOurs)) {
                 names.push(self.members[place].names.clone());
             }
         }
@@ -146,9 +147,10 @@ impl Run<'_> {
     /// Makes the record's nodes those of this run.
     fn take_over(&mut self, record: &Record) -> Result<(), Failure> {
         for out in &record.nodes {
-            let failed = |error| cannot(&format!("find out what became of '{}'", out.write.found.id), &error);
-            let judged = self.membership(out).and_then(|place| Ok((place, self.standing(out, place)?)));
-            let (place, standing) = match judged.map_err(failed) {
+            let failed =
+                |error: StoreError| error.failure(&format!("find out what became of '{}'", out.write.found.id));
+            let judged = self.membership(out).and_then(|place| Ok((place, self.whose(out, place)?)));
+            let (place, whose) = match judged.map_err(failed) {
                 Ok(judged) => judged,
                 Err(failure) if self.goes_on_without_some() => {
                     self.unread.push(failure);
@@ -159,7 +161,7 @@ impl Run<'_> {
             };
             // What was held before the run that died is the next good run's.
             if out.held {
-                if !matches!(standing, Standing::NotOurs) {
+                if !matches!(whose, Whose::NotOurs) {
                     self.members[place].adopted = true;
                     self.others.push(out.clone());
                 }
@@ -168,14 +170,14 @@ impl Run<'_> {
             let member = &mut self.members[place];
             member.out = Some(out.write.clone());
             member.revision = out.revision;
-            match standing {
-                Standing::Ours(node) => {
+            match whose {
+                Whose::Ours(node) => {
                     member.revision = Some(node.revision);
                     member.hold = Hold::Ours(node);
                 }
                 // In service: put back by the run that died, or never taken out, or pooled by an operator. Whether load balancers
                 // know is seen in each case.
-                Standing::NotOurs if member.is_in() => {
+                Whose::NotOurs if member.is_in() => {
                     // A depool without an answer may still be on its way.
                     if out.revision.is_none() && member.now.as_ref() == Some(&out.write.found) {
                         member.hold = Hold::Attempted(out.write.clone());
@@ -183,12 +185,12 @@ impl Run<'_> {
                         member.hold = Hold::Returned;
                     }
                 }
-                Standing::NotOurs => {
+                Whose::NotOurs => {
                     member.out = None;
                     let now = member.now.clone();
                     self.left_to_others(place, now, "it was changed while the host was out");
                 }
-                Standing::Unclear(why) => {
+                Whose::Unclear(why) => {
                     member.out = None;
                     self.leave_unclear(out, place, &why);
                 }

@@ -13,7 +13,7 @@ use crate::sequence::{Action, Job, Parts, Place, Purpose};
 use crate::service::UnitStatus;
 use crate::span::span;
 use crate::state::State;
-use crate::store::{StoreError, Write};
+use crate::store::Write;
 use crate::watch::{Patience, Unseen, Wanted, Watched, watch};
 
 /// This host's object in the store, which stands behind one or several of the pools named.
@@ -322,7 +322,7 @@ impl<'a> Run<'a> {
         let (mut there, mut back) = (Vec::new(), Vec::new());
         for member in &self.members {
             let Some(found) = member.found.as_ref().filter(|found| found.pooled == from) else { continue };
-            let write = self.parts.store.prepare(found, to).map_err(|error| cannot("plan the write", &error))?;
+            let write = self.parts.store.prepare(found, to).map_err(|error| error.failure("plan the write"))?;
             // Putting it back writes the fields found at that moment; if nobody changes them, these are the bytes of now.
             back.push(PlannedStep::Write { step: "repool", key: write.key.clone(), value: found.value.clone() });
             there.push(PlannedStep::Write { step, key: write.key, value: write.value });
@@ -330,7 +330,7 @@ impl<'a> Run<'a> {
         // What an earlier run held goes back with this one.
         for member in self.members.iter().filter(|member| member.adopted && self.purpose == Purpose::Restart) {
             let Some(now) = &member.now else { continue };
-            let write = self.parts.store.prepare(now, Pooled::Yes).map_err(|error| cannot("plan the write", &error))?;
+            let write = self.parts.store.prepare(now, Pooled::Yes).map_err(|error| error.failure("plan the write"))?;
             back.push(PlannedStep::Write { step: "repool", key: write.key, value: write.value });
         }
         self.report.plan = there;
@@ -419,16 +419,6 @@ fn balancers(watched: &[Watched]) -> String {
     names.dedup();
     let noun = if names.len() == 1 { "load balancer" } else { "load balancers" };
     format!("{noun} {}", names.join(", "))
-}
-
-/// A failure of the store before anything was written, with the exit code it has.
-pub(crate) fn cannot(what: &str, error: &StoreError) -> Failure {
-    let code = match error {
-        StoreError::Unreachable(_) => ExitCode::Unreachable,
-        StoreError::Refused(_) => ExitCode::Configuration,
-        StoreError::Malformed(_) => ExitCode::Failed,
-    };
-    Failure::new(code, format!("cannot {what}: {error}"))
 }
 
 /// The question to each load balancer of each pool.

@@ -4,7 +4,7 @@
 use crate::capacity::{Census, TooFew, enough};
 use crate::clock::{Heed, SLICE};
 use crate::outcome::{ExitCode, Failure};
-use crate::run::{Abort, Membership, Run, cannot};
+use crate::run::{Abort, Membership, Run};
 use crate::slots::{SlotError, Slots};
 use crate::span::span;
 
@@ -134,7 +134,7 @@ impl Run<'_> {
     pub(crate) fn check_capacity_again(&mut self, place: usize, revision: u64) -> Result<(), Failure> {
         let member = &self.members[place];
         let listing = self.parts.store.list(&member.id.path);
-        let listing = listing.map_err(|error| cannot(&format!("count the hosts of '{}'", member.id.path), &error))?;
+        let listing = listing.map_err(|error| error.failure(&format!("count the hosts of '{}'", member.id.path)))?;
         let census = Census::at(&listing.nodes, &member.listing, &member.id.host, revision);
         self.enough(member, census.pooled, census.total, "leaves")
     }

@@ -2,6 +2,7 @@
 //! `load-balancer` with HAProxy itself.
 
 use crate::names::Fqdn;
+use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, NodeId, PoolPath, Pooled};
 
 /// Where the nodes of the pools are kept. Every method bounds its own time: it answers or fails, it does not hang.
@@ -113,6 +114,18 @@ pub enum StoreError {
     /// The store holds something that is not a node object.
     #[error("{0}")]
     Malformed(String),
+}
+
+impl StoreError {
+    /// The failure of a run that has written nothing, with the exit code that this asks for; `what` completes "cannot ...".
+    pub fn failure(&self, what: &str) -> Failure {
+        let code = match self {
+            Self::Unreachable(_) => ExitCode::Unreachable,
+            Self::Refused(_) => ExitCode::Configuration,
+            Self::Malformed(_) => ExitCode::Failed,
+        };
+        Failure::new(code, format!("cannot {what}: {self}"))
+    }
 }
 
 /// Why a write was not made, or is not known to be made.

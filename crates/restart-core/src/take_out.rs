@@ -8,7 +8,7 @@ use crate::journal::Phase;
 use crate::names::UnitName;
 use crate::outcome::{ExitCode, Failure};
 use crate::pool::{PoolPath, Pooled};
-use crate::run::{Abort, Hold, Membership, Run, cannot, questions};
+use crate::run::{Abort, Hold, Membership, Run, questions};
 use crate::sequence::{Action, Purpose};
 use crate::service::{ActiveState, LoadState, UnitStatus};
 use crate::store::WriteError;
@@ -93,7 +93,7 @@ impl Run<'_> {
                 let names = run.pool_names(&pools);
                 let listing = run.parts.store.list(&path);
                 let read = listing.and_then(|listing| Ok((listing.node(&place.host)?.cloned(), listing.nodes)));
-                let (found, listing) = match read.map_err(|error| cannot(&format!("read pool {names}"), &error)) {
+                let (found, listing) = match read.map_err(|error| error.failure(&format!("read pool {names}"))) {
                     Ok(read) => read,
                     Err(failure) if run.goes_on_without_some() => {
                         run.unread.push(failure);
@@ -223,7 +223,7 @@ impl Run<'_> {
             let Some(node) = member.now.clone().filter(|node| node.pooled == Pooled::Yes) else {
                 return Ok(());
             };
-            let write = self.parts.store.prepare(&node, Pooled::No).map_err(|error| cannot(&what, &error))?;
+            let write = self.parts.store.prepare(&node, Pooled::No).map_err(|error| error.failure(&what))?;
             if member.out.as_ref() != Some(&write) {
                 member.out = Some(write.clone());
                 self.keep(Phase::TakingOut)?;
@@ -238,7 +238,7 @@ impl Run<'_> {
                 Err(WriteError::Conflict) => {
                     let member = &mut self.members[place];
                     member.out = None;
-                    member.now = self.parts.store.read(&member.id).map_err(|error| cannot(&what, &error))?;
+                    member.now = self.parts.store.read(&member.id).map_err(|error| error.failure(&what))?;
                     let now = member.now.as_ref().map_or("deleted", |node| node.pooled.as_str());
                     self.report
                         .warn(format!("somebody changed '{host}' in {names} at the same time; it is now '{now}'"));
@@ -248,10 +248,10 @@ impl Run<'_> {
                         self.keep(Phase::TakingOut)?;
                     }
                 }
-                Err(WriteError::NotMade(error)) => return Err(cannot(&what, &error)),
+                Err(WriteError::NotMade(error)) => return Err(error.failure(&what)),
                 Err(WriteError::Unknown(error)) => {
                     self.members[place].hold = Hold::Attempted(write);
-                    return Err(cannot(&what, &error));
+                    return Err(error.failure(&what));
                 }
             }
         }
@@ -289,7 +289,7 @@ impl Run<'_> {
     fn nobody_pooled(&mut self) -> Result<(), Failure> {
         for member in self.members.iter_mut().filter(|member| member.named) {
             let now = self.parts.store.read(&member.id);
-            member.now = now.map_err(|error| cannot(&format!("read '{}' again", member.id), &error))?;
+            member.now = now.map_err(|error| error.failure(&format!("read '{}' again", member.id)))?;
         }
         let Some(member) = self.members.iter().find(|member| member.named && member.is_in()) else { return Ok(()) };
         let (names, kind) = (&member.names, self.parts.store.kind());

@@ -72,9 +72,10 @@ fn listing(place: &Place) -> Result<Listing, Failure> {
         LoadError::Read(error) => error.into(),
         LoadError::Missing(_) | LoadError::Invalid(_) => configuration(error.to_string()),
     })?;
+    let failed = |error: StoreError| error.failure("find the hosts");
     // Nothing is written, so that there is no run to be named.
-    let mut store = settings.open("rolling-restart", Audit::of_nothing()).map_err(|error| store_failure(&error))?;
-    store.list_cluster(&place.data_centre, &place.cluster).map_err(|error| store_failure(&error))
+    let mut store = settings.open("rolling-restart", Audit::of_nothing()).map_err(failed)?;
+    store.list_cluster(&place.data_centre, &place.cluster).map_err(failed)
 }
 
 fn read(name: &str, from: impl Read) -> Result<Vec<Fqdn>, Failure> {
@@ -88,14 +89,6 @@ fn read(name: &str, from: impl Read) -> Result<Vec<Fqdn>, Failure> {
 
 fn unreadable(name: &str, error: &io::Error) -> Failure {
     configuration(format!("cannot read the hosts from {name}: {error}"))
-}
-
-fn store_failure(error: &StoreError) -> Failure {
-    let code = match error {
-        StoreError::Unreachable(_) => ExitCode::Unreachable,
-        StoreError::Refused(_) | StoreError::Malformed(_) => ExitCode::Configuration,
-    };
-    Failure::new(code, format!("cannot find the hosts: {error}"))
 }
 
 fn configuration(message: String) -> Failure {

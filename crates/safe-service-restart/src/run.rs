@@ -11,7 +11,7 @@ use host::{Holder, Monotonic, Signals, Systemctl, environment, fqdn, ids, inheri
 use load_balancer::{Access, AllAtOnce, AsTheCatalogSays};
 use restart_core::{
     ExitCode, Failure, Job, Journal, JournalError, LoadBalancers, Origin, Parts, Phase, PoolStore, Probe, Purpose,
-    Record, Report, Slots, Stop, Stopped, StoreError, Without, sequence,
+    Record, Report, Slots, Stop, Stopped, Without, sequence,
 };
 
 use crate::cli::Cli;
@@ -23,6 +23,9 @@ use crate::status;
 use crate::store::{self, Opening};
 
 pub const TOOL: &str = env!("CARGO_PKG_NAME");
+
+/// What goes wrong where the store, or the slots in it, cannot be made ready: "cannot ...".
+pub const OPEN: &str = "open the store";
 
 /// The program.
 pub fn main() -> std::process::ExitCode {
@@ -314,7 +317,7 @@ impl Run<'_> {
                 access: Access::Change,
                 at_most: self.cli.timeout,
             };
-            store = store::open(keeper, &opening, self.audit()).map_err(|error| store_failure(&error))?;
+            store = store::open(keeper, &opening, self.audit()).map_err(|error| error.failure(OPEN))?;
         }
         let mut slots = self.slots(slots, keeper.as_ref(), &job)?;
         // In an emergency nobody is asked anything.
@@ -351,7 +354,7 @@ impl Run<'_> {
             (Some(SlotService::Leases(key)), Some(Keeper::Etcd(store)), Some(place)) => {
                 let Origin { run, pid, user, since, .. } = job.origin.clone();
                 let holder = conftool::Holder { host: place.host.clone(), run, pid, user, since };
-                Some(Box::new(store.slots(key.as_str(), holder).map_err(|error| store_failure(&error))?))
+                Some(Box::new(store.slots(key.as_str(), holder).map_err(|error| error.failure(OPEN))?))
             }
             _ => None,
         })
@@ -414,12 +417,4 @@ impl Stop for NoSignals {
     fn requested(&self) -> Option<Stopped> {
         None
     }
-}
-
-pub fn store_failure(error: &StoreError) -> Failure {
-    let code = match error {
-        StoreError::Unreachable(_) => ExitCode::Unreachable,
-        StoreError::Refused(_) | StoreError::Malformed(_) => ExitCode::Configuration,
-    };
-    Failure::new(code, format!("cannot open the store: {error}"))
 }

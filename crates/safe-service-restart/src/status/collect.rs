@@ -15,6 +15,7 @@ use restart_core::{
 
 use super::{Asked, Holder, InStore, Journal, Left, Lock, Pool, Problem, ROOT, Status, Store, Unit, What, slots};
 use crate::cli::Cli;
+use crate::run::OPEN;
 use crate::store::{self, Opening};
 use crate::{held_journal, settings};
 
@@ -235,7 +236,7 @@ fn open(cli: &Cli, keeper: &Keeper, status: &mut Status, pools: &[restart_core::
     let opening =
         Opening { run: "status", host, data_centre, pools, left: None, access: Access::Look, at_most: cli.timeout };
     let opened = store::open(keeper, &opening, Audit::of_nothing());
-    let failed = |error| status.problems.push(Problem::new("store", crate::run::store_failure(&error)));
+    let failed = |error: StoreError| status.problems.push(Problem::new("store", error.failure(OPEN)));
     opened.map_err(failed).ok()
 }
 
