@@ -115,6 +115,8 @@ pub(crate) struct Run<'a> {
     pub(crate) parts: Parts<'a>,
     pub(crate) members: Vec<Membership>,
     pub(crate) watched: Vec<Watched>,
+    /// How many questions the load balancers were asked.
+    asked: u64,
     /// What a way back goes on without: places that cannot be read. It is not confirmed as long as there are such.
     pub(crate) unread: Vec<Failure>,
     pub(crate) report: Report,
@@ -148,6 +150,7 @@ impl<'a> Run<'a> {
             parts,
             members: Vec::new(),
             watched: Vec::new(),
+            asked: 0,
             unread: Vec::new(),
             report: Report::new(place),
             state: State::AsFound,
@@ -299,7 +302,7 @@ impl<'a> Run<'a> {
             let wait = format!("waiting for {} to say that '{}' is", balancers(&mine), self.host);
             log::info!("{wait} {}, for at most {}", wanted.words(), span(patience.allowed));
         }
-        let result = watch(&mut self.parts, &mut mine, wanted, patience);
+        let result = watch(&mut self.parts, &mut self.asked, &mut mine, wanted, patience);
         for one in mine.iter().filter(|_| result.is_ok()) {
             if let Some(verdict) = one.last.as_ref().filter(|verdict| !one.confirmed(wanted, verdict)) {
                 let (balancer, pool) = (&one.question.balancer, &one.question.pool);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::capacity::Share;
 use crate::clock::{Clock, Stop};
 use crate::journal::{Journal, Origin, Record};
-use crate::load_balancer::{LoadBalancers, Question, Ticket};
+use crate::load_balancer::LoadBalancers;
 use crate::names::{Fqdn, PoolName, Tag, UnitName};
 use crate::pool::Pool;
 use crate::probe::Probe;
@@ -150,17 +150,6 @@ pub struct Parts<'a> {
     pub clock: &'a dyn Clock,
     /// Whether to end.
     pub stop: &'a dyn Stop,
-    /// How many questions the load balancers were asked: the number of the next ticket.
-    pub asked: u64,
-}
-
-impl Parts<'_> {
-    pub(crate) fn ask(&mut self, question: &Question) -> Ticket {
-        let ticket = Ticket(self.asked);
-        self.asked += 1;
-        self.balancers.ask(ticket, question);
-        ticket
-    }
 }
 
 /// Takes the host out of its pools, restarts its units, puts it back, and sees each of these happen.

@@ -120,9 +120,11 @@ impl Poll {
 }
 
 /// Asks all of `watched`, each at its own pace, until every pool is settled or the time is over. One that said what is
-/// wanted is not asked again. The last verdicts are left in `watched`.
+/// wanted is not asked again. The last verdicts are left in `watched`; `asked` counts the questions of the whole run, each of which has
+/// a ticket of its own.
 pub(crate) fn watch(
     parts: &mut Parts<'_>,
+    asked: &mut u64,
     watched: &mut [Watched],
     wanted: Wanted,
     patience: Patience,
@@ -168,7 +170,10 @@ pub(crate) fn watch(
         }
         for (poll, watched) in polls.iter_mut().zip(watched.iter()) {
             if poll.open(wanted) && poll.due <= now {
-                poll.ticket = Some(parts.ask(&watched.question));
+                let ticket = Ticket(*asked);
+                *asked += 1;
+                parts.balancers.ask(ticket, &watched.question);
+                poll.ticket = Some(ticket);
             }
         }
         let next = polls.iter().filter(|poll| poll.open(wanted));

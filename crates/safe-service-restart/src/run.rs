@@ -337,7 +337,6 @@ impl Run<'_> {
             },
             clock: &clock,
             stop,
-            asked: 0,
         };
         Ok(what(&job, parts))
     }

@@ -1133,7 +1133,6 @@ impl Scene {
             slots: Some(&mut slots),
             clock: &self.handle,
             stop: &self.handle,
-            asked: 0,
         };
         let report = what(&self.job, parts);
         Ended { report, scene: self, took: self.handle.now() - began }
