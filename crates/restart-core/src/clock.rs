@@ -8,7 +8,7 @@ pub trait Clock {
     /// Time since a fixed point in the past; never goes back, whatever happens to the wall clock.
     fn now(&self) -> Duration;
 
-    /// Waits for `time`. The sequence calls it in slices of at most [`SLICE`], so that a signal is noticed.
+    /// Waits for `time`. The sequence calls it in slices of a tenth of a second at most, so that a signal is noticed.
     fn sleep(&self, time: Duration);
 
     /// A number in `0.0..1.0`, different each time and on each host: it keeps a fleet from asking in step.
