@@ -82,7 +82,7 @@ impl Asker<'_> {
     /// not answer.
     fn ask_pools(&self, command: &CommandLine) -> Result<Reading, Failure> {
         let wrong = |why: String| Failure::new(ExitCode::Configuration, why);
-        let configuration = discover(command, &mut ReadWith(trusted::read))
+        let configuration = discover(command, &mut ReadWith(trusted::read_lossy))
             .map_err(|error| wrong(format!("cannot find the pools: {error}")))?;
         let mut second_best = None;
         let mut failures = Vec::new();

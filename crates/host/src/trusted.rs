@@ -30,6 +30,16 @@ const ROOT: u32 = 0;
 /// Reads a configuration file; `None` if there is none. As root, only what root alone can write; as anybody else, whatever
 /// that user can read.
 pub fn read(path: &Path) -> Result<Option<String>, TrustError> {
+    bytes(path)?.map(|bytes| text(bytes, path)).transpose()
+}
+
+/// The same of a file whose own program does not ask for UTF-8: a comment may be in any encoding. What is none becomes U+FFFD, so that
+/// whoever needs the text there can tell.
+pub fn read_lossy(path: &Path) -> Result<Option<String>, TrustError> {
+    Ok(bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, TrustError> {
     if is_root() {
         let whole_way = Trust { base: Path::new("/"), owner: ROOT };
         return whole_way.read(path);
@@ -37,8 +47,12 @@ pub fn read(path: &Path) -> Result<Option<String>, TrustError> {
     read_plainly(path)
 }
 
+fn text(bytes: Vec<u8>, path: &Path) -> Result<String, TrustError> {
+    String::from_utf8(bytes).map_err(|_| TrustError::NotText { path: path.to_owned(), why: "it is not UTF-8" })
+}
+
 /// Reads without asking whose it is: the kernel knows what the user may read, and no more is done than the user could do.
-fn read_plainly(path: &Path) -> Result<Option<String>, TrustError> {
+fn read_plainly(path: &Path) -> Result<Option<Vec<u8>>, TrustError> {
     match File::open(path) {
         Ok(file) => content(file, path).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -109,7 +123,7 @@ struct Trust<'a> {
 }
 
 impl Trust<'_> {
-    fn read(self, path: &Path) -> Result<Option<String>, TrustError> {
+    fn read(self, path: &Path) -> Result<Option<Vec<u8>>, TrustError> {
         let unreadable = |source| TrustError::Unreadable { path: path.to_owned(), source };
         let Some(place) = self.walk(path)? else { return Ok(None) };
         // The walk ended at something that is no link; O_NONBLOCK keeps a pipe from stopping us before we see that it is one.
@@ -194,17 +208,16 @@ fn names(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(name).collect()
 }
 
-/// The text of an open file.
-fn content(file: File, path: &Path) -> Result<String, TrustError> {
-    let not_text = |why| TrustError::NotText { path: path.to_owned(), why };
+/// What an open file holds.
+fn content(file: File, path: &Path) -> Result<Vec<u8>, TrustError> {
     let mut bytes = Vec::new();
     file.take(LONGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
     if bytes.len() as u64 > LONGEST {
-        return Err(not_text("it is longer than 1 MiB"));
+        return Err(TrustError::NotText { path: path.to_owned(), why: "it is longer than 1 MiB" });
     }
-    String::from_utf8(bytes).map_err(|_| not_text("it is not UTF-8"))
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -242,7 +255,8 @@ mod tests {
 
         fn read(&self, name: &str) -> Result<Option<String>, TrustError> {
             let owner = Uid::effective().as_raw();
-            Trust { base: self.base.path(), owner }.read(&self.path(name))
+            let path = self.path(name);
+            Trust { base: self.base.path(), owner }.read(&path)?.map(|bytes| text(bytes, &path)).transpose()
         }
 
         /// The error as text without the temporary folder's name, with its exit code.
@@ -381,7 +395,7 @@ mod tests {
         let place = Place::new();
         place.folder("open", 0o777);
         place.file("open/x.yaml", 0o666);
-        assert_eq!(read_plainly(&place.path("open/x.yaml")).unwrap().as_deref(), Some("text"));
+        assert_eq!(read_plainly(&place.path("open/x.yaml")).unwrap().as_deref(), Some(&b"text"[..]));
         assert!(read_plainly(&place.path("open/y.yaml")).unwrap().is_none());
         let error = read_plainly(&place.path("open")).unwrap_err();
         assert_eq!(error.exit_code(), ExitCode::Configuration, "{error}");

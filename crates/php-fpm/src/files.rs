@@ -10,7 +10,7 @@ pub trait Files {
     /// Why something was not opened.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The text of a file, of a bounded length; `None` if there is no such file.
+    /// The text of a file, of a bounded length; `None` if there is no such file. PHP-FPM takes any bytes: what is no UTF-8 is U+FFFD here.
     fn read(&mut self, path: &Path) -> Result<Option<String>, Self::Error>;
 
     /// What is in a folder, in any order. An error if there is no such folder, as it is one to PHP-FPM.

@@ -33,6 +33,9 @@ pub enum LineFault {
     /// A quote without its end; PHP-FPM refuses it too.
     #[error("the value of '{0}' has an open quote")]
     Quote(String),
+    /// A value with bytes that are no UTF-8. In a comment they are nobody's concern.
+    #[error("the value of '{0}' is not UTF-8")]
+    Encoding(String),
     /// A value that comes from the unit's environment.
     #[error(
         "the value of '{directive}' is taken from the environment variable '{variable}', which is not known here: write it out"
@@ -57,6 +60,8 @@ pub enum LineFault {
 
 /// Reads a line, without its line feed.
 pub(crate) fn line(text: &str) -> Result<Line<'_>, LineFault> {
+    // The scanner begins anew with each line, and passes over the mark that some editors put before everything.
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut rest = text.strip_suffix('\r').unwrap_or(text);
     let mut section = None;
     if let Some(inside) = rest.strip_prefix('[') {
@@ -79,6 +84,8 @@ pub(crate) fn line(text: &str) -> Result<Line<'_>, LineFault> {
     Ok(Line { section, entry: Some(Entry { name: name.trim_matches(BLANK), raw: raw.trim_matches(BLANK) }) })
 }
 
+/// The mark of a file in UTF-8.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// What the scanner takes for a space.
 const BLANK: [char; 2] = [' ', '\t'];
 
@@ -127,6 +134,9 @@ impl Entry<'_> {
                     value.push(other);
                 }
             }
+        }
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(LineFault::Encoding(directive()));
         }
         if is_plain {
             match value.to_ascii_lowercase().as_str() {
@@ -187,14 +197,22 @@ mod tests {
         for text in ["", "   ", "; [www]", "  ;x = y", "\t", "\r"] {
             assert_eq!(line(text), Ok(Line { section: None, entry: None }), "{text:?}");
         }
-        for text in ["[www]", "[www] ; x", "[\"www\"]", "['www']", "[www]\r"] {
+        for text in ["[www]", "[www] ; x", "[\"www\"]", "['www']", "[www]\r", "\u{feff}[www]"] {
             assert_eq!((section(text).as_deref(), entry(text)), (Some("www"), None), "{text:?}");
         }
         assert_eq!(section("[ a b ]").as_deref(), Some(" a b "));
         let same_line = line("[www] listen = /x").unwrap();
         assert_eq!(same_line.section.as_deref(), Some("www"));
         assert_eq!(same_line.entry.map(|entry| entry.name), Some("listen"));
-        for text in ["listen=/x", "  listen = /x  ", "\tlisten\t=\t/x\t;y", "listen = \"/x\"\r", "listen=/x;y=z"] {
+        for text in [
+            "listen=/x",
+            "\u{feff}listen=/x",
+            "listen=/x ; caf\u{fffd}",
+            "  listen = /x  ",
+            "\tlisten\t=\t/x\t;y",
+            "listen = \"/x\"\r",
+            "listen=/x;y=z",
+        ] {
             assert_eq!(entry(text), Some(("listen", "/x".to_owned())), "{text:?}");
         }
         assert_eq!(entry("env[A] = b"), Some(("env[A]", "b".to_owned())));
@@ -208,6 +226,7 @@ mod tests {
         assert_eq!(message("listen ; = /x"), "'listen ; = /x' has no value");
         assert_eq!(message("[www"), "a section is '[name]' at the beginning of a line");
         assert_eq!(message("  [www]"), "a section is '[name]' at the beginning of a line");
+        assert_eq!(message("\u{feff}\u{feff}[www]"), "'\\u{feff}[www]' has no value");
         for raw in ["\"open", "'open", "a \"", "\"a\\\""] {
             assert_eq!(value(raw), Err("the value of 'd' has an open quote".to_owned()), "{raw}");
         }
@@ -257,6 +276,7 @@ mod tests {
         };
         assert_eq!(value("${SOCKET}.sock"), Err(from("SOCKET")));
         assert_eq!(value("\"a ${B} c\""), Err(from("B")));
+        assert_eq!(value("/run/caf\u{fffd}.sock"), Err("the value of 'd' is not UTF-8".to_owned()));
         for operator in "=!()|&^~".chars() {
             let expected = format!(
                 "the value of 'd' is an expression with '{operator}': put it in double quotes if that is meant as text"
@@ -280,7 +300,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_double_quoted_comes_back(text in "[^\\x00-\\x1f$]{0,40}") {
+        fn whatever_is_double_quoted_comes_back(text in "[^\\x00-\\x1f$\u{fffd}]{0,40}") {
             let quoted = format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
             prop_assert_eq!(value(&quoted), Ok(text));
         }

@@ -156,7 +156,7 @@ fn no_count(error: &AskError) -> NoCount {
 
 /// The pools of a PHP-FPM, or why they cannot be told.
 fn pools(command: &CommandLine) -> Result<Vec<Pool>, String> {
-    let configuration = discover(command, &mut ReadWith(trusted::read));
+    let configuration = discover(command, &mut ReadWith(trusted::read_lossy));
     configuration.map(|configuration| configuration.pools).map_err(|error| error.to_string())
 }
 

@@ -36,6 +36,21 @@ fn what_cannot_be_read_is_unknown_and_never_fine() -> Result<()> {
     Ok(())
 }
 
+/// PHP-FPM passes over a byte order mark and over a comment in Latin-1: a pool that serves with them is one that can be asked.
+#[test]
+fn a_pool_file_that_an_old_editor_left_is_read() -> Result<()> {
+    let host = boot()?;
+    let file = "/etc/php/8.2/fpm/pool.d/www.conf";
+    for change in [r"sed -i '1s/^/\xef\xbb\xbf/' $1", r"sed -i '1s/$/ caf\xe9/' $1"] {
+        host.exec(&["sh", "-c", change, "sh", file])?.success()?;
+        expect(&tool(&host, &[UNIT, "8"])?, 0, "php8.2-fpm.service: ok: opcache has ");
+    }
+    let change = r"sed -i 's|^listen = .*|listen = /run/php/caf\xe9.sock|' $1";
+    host.exec(&["sh", "-c", change, "sh", file])?.success()?;
+    expect(&tool(&host, &[UNIT, "8"])?, 78, "the value of 'listen' is not UTF-8");
+    Ok(())
+}
+
 #[test]
 fn a_pool_that_does_not_answer_in_time_is_unknown() -> Result<()> {
     let host = boot()?;

@@ -89,6 +89,10 @@ fn odd_but_good_configurations_are_understood_as_php_fpm_understands_them() -> R
     root.write("pool.d/.hidden.conf", "[hidden]\n");
     root.write("pool.d/x.conf.dpkg-dist", "rubbish");
     std::fs::create_dir(root.shared().join("pool.d/folder.conf"))?;
+    // As a Windows editor leaves them, and an editor of before UTF-8.
+    root.write("pool.d/30-bom.conf", &format!("\u{feff}[bom]\n{basics}\u{feff}listen = /run/bom.sock\n"));
+    let latin1 = [b"; caf\xe9\n[latin1] ; \xe9\n", basics.as_bytes(), b"listen = /run/l.sock ; \xe9\n"].concat();
+    std::fs::write(root.shared().join("pool.d/31-latin1.conf"), latin1)?;
     let file = root.write(
         "main.conf",
         "[Global]\nerror_log = @/log\nprocess_control_timeout = 1h\ninclude = @/pool.d/*.conf\npm.max_children = 7\n\
