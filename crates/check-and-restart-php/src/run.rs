@@ -226,6 +226,7 @@ impl Run<'_> {
         // Until the figures after this restart are judged, what is known is what the last one has not cured.
         let not_cured = report.last_restart.as_ref().map(|last| last.not_cured.clone()).unwrap_or_default();
         let this = LastRestart { began: self.now, because: because.to_owned(), not_cured };
+        let mut is_written = true;
         let leave = if self.cli.dry_run {
             let next = report.last_restart.as_ref().and_then(|last| last_restart::next(last, self.now, interval));
             match (next, &report.last_restart) {
@@ -238,6 +239,7 @@ impl Run<'_> {
                 // Nobody asked that a second restart be kept away.
                 Err(error) if interval.is_zero() => {
                     log::warn!("{error}");
+                    is_written = false;
                     Leave::Granted
                 }
                 Err(error) => {
@@ -264,11 +266,10 @@ impl Run<'_> {
         }
         let before = report.last_restart.replace(this.clone());
         self.start(report, because);
-        if let Done::Ran(code) = report.done
-            && NOT_RESTARTED.contains(&code)
-        {
+        let is_begun = matches!(report.done, Done::Ran(code) if !NOT_RESTARTED.contains(&code));
+        if !is_begun {
             let folder = Path::new(last_restart::FOLDER);
-            if let Err(error) = last_restart::take_back(folder, &unit, &this, before.as_ref()) {
+            if is_written && let Err(error) = last_restart::take_back(folder, &unit, &this, before.as_ref()) {
                 log::warn!("'{unit}' counts as restarted now, and was not: {error}");
             }
             report.last_restart = before;

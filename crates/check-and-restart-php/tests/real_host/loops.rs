@@ -150,3 +150,25 @@ fn a_restart_that_cannot_be_written_down_is_not_begun() -> Result<()> {
     expect(&tool(&host, &[UNIT, "8"])?, 1, "/usr/sbin/restart-php-fpm: No such file or directory");
     Ok(())
 }
+
+#[test]
+fn a_restart_that_did_not_begin_keeps_no_later_one_away() -> Result<()> {
+    let host = boot()?;
+    fill(&host)?;
+    // Where it is not to be written down, there is nothing to be taken back either.
+    host.exec(&["install", "-d", "-m", "777", "/var/lib/check-and-restart-php"])?.success()?;
+    host.write("/run/fail", "75")?;
+    let unwritten = tool(&host, &["--min-interval", "0", UNIT, "8"])?;
+    expect(&unwritten, 75, "restart-php-fpm ended with 75");
+    assert!(!unwritten.stderr.contains("counts as restarted"), "{unwritten}");
+    host.exec(&["rm", "-r", "/run/fail", "/var/lib/check-and-restart-php"])?.success()?;
+    // One that could not even be started, and one that ended before it began.
+    host.exec(&["mv", "/usr/sbin/restart-php-fpm", "/root/restart-php-fpm"])?.success()?;
+    expect(&tool(&host, &[UNIT, "8"])?, 1, "/usr/sbin/restart-php-fpm: No such file or directory");
+    host.exec(&["mv", "/root/restart-php-fpm", "/usr/sbin/restart-php-fpm"])?.success()?;
+    host.write("/run/fail", "69")?;
+    expect(&tool(&host, &[UNIT, "8"])?, 69, "restart-php-fpm ended with 69");
+    host.exec(&["rm", "/run/fail"])?.success()?;
+    expect(&tool(&host, &[UNIT, "8"])?, 0, "; restarted");
+    Ok(())
+}
