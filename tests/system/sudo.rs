@@ -247,6 +247,28 @@ fn a_terminal_that_goes_away_puts_the_host_back() -> Result<()> {
     Ok(())
 }
 
+/// Every key of a terminal that kills: one that leaves the host out would be a way to take it out for good, as long as no recovery comes.
+#[test]
+fn a_key_that_kills_puts_the_host_back() -> Result<()> {
+    for (boot, key) in [(site as fn() -> Result<Site>, r"\003"), (site, r"\034"), (with_sudo_rs, r"\034")] {
+        let site = boot()?;
+        let host = site.host(0);
+        let before = php(&site)?;
+        host.write("/etc/restart-php-fpm.yaml", "pools: [appservers]\nmin_pooled: 0\ngrace_period: 60\n")?;
+        slow_request(&site, Duration::from_secs(60))?;
+        host.exec(&["mkfifo", "--mode=666", "/tmp/keys"])?.success()?;
+        let terminal = format!("exec 7<>/tmp/keys; exec script --quiet --command 'sudo -n {RESTART}' /tmp/said <&7");
+        let _script = host.spawn(&["runuser", "-u", DEPLOYER, "--", "sh", "-c", &terminal])?;
+        let pooled = || site.conftool().pooled(&site.node(0));
+        wait::until("the host to be taken out", LIMIT, || Ok(pooled()? == "no"))?;
+        host.exec(&["sh", "-c", &format!("printf '{key}' >/tmp/keys")])?.success()?;
+        wait::until("the host to be put back", LIMIT, || Ok(pooled()? == "yes"))?;
+        site.wait_pooled(0, true)?;
+        assert_eq!(php(&site)?, before);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_file_that_the_caller_can_write_is_refused() -> Result<()> {
     let site = site()?;

@@ -30,7 +30,7 @@ fn a_second_run_waits_says_who_holds_the_host_and_then_runs() -> Result<()> {
 
 #[test]
 fn a_signal_before_the_restart_puts_the_host_back_and_then_kills() -> Result<()> {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         let site = site().boot()?;
         let before = php(&site)?;
         let mut run = start(&site, &["--grace-period", "20"])?;

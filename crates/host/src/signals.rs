@@ -1,12 +1,12 @@
-//! SIGINT, SIGTERM and SIGHUP ask for an orderly end; the sequence looks here, in slices, whether one came. The first is
+//! SIGINT, SIGQUIT, SIGTERM and SIGHUP ask for an orderly end; the sequence looks here, in slices, whether one came. The first is
 //! remembered, so that the run can die by it in the end; a second means that somebody is in a hurry.
 //!
 //! One event can send several signals: a terminal that goes away has its shell and the kernel both send SIGHUP, and sudo
 //! pass on one of them. So only what comes a while after the first counts as a second request.
 //!
-//! SIGHUP or SIGINT that was ignored when we were started (`nohup`, a shell's background job) stays ignored; SIGTERM, which nobody
-//! has a reason to ignore for us, never is. SIGPIPE is ignored already: Rust's runtime does so before `main`, and a test here makes
-//! sure of it. `safe-service-restart | head` must not die with the host depooled.
+//! What was ignored when we were started (`nohup`, a shell's background job) stays ignored; SIGTERM, which nobody has a reason
+//! to ignore for us, never is. SIGPIPE is ignored already: Rust's runtime does so before `main`, and a test here makes sure of
+//! it. `safe-service-restart | head` must not die with the host depooled.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use restart_core::{Signal, Stop, Stopped};
 use signal_hook::low_level;
 
 /// The signals that are heeded.
-const HEEDED: [Signal; 3] = [Signal::Interrupt, Signal::Terminate, Signal::HangUp];
+const HEEDED: [Signal; 4] = [Signal::Interrupt, Signal::Quit, Signal::Terminate, Signal::HangUp];
 
 /// How long after the first signal others still belong to it. Measured when a terminal was closed: three within a
 /// millisecond. Nobody asks twice within a second either.
@@ -97,7 +97,7 @@ impl Stop for Signals {
 /// Ends this process by `signal`, as if it had never been caught, so that the parent (a shell, ssh, systemd) sees why the
 /// run ended. Whatever has to be said or flushed comes before. Does not return.
 pub fn raise_again(signal: Signal) -> ! {
-    // An error would mean that the signal is not known, and these three are; should the signal not end us, this aborts.
+    // An error would mean that the signal is not known, and these are; should the signal not end us, this aborts.
     let _ = low_level::emulate_default_handler(number(signal));
     std::process::abort()
 }
@@ -115,7 +115,7 @@ fn is_in(mask: u64, signal: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
     use super::*;
 
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_this_system() {
-        assert_eq!(HEEDED.map(number), [SIGINT, SIGTERM, SIGHUP]);
+        assert_eq!(HEEDED.map(number), [SIGINT, SIGQUIT, SIGTERM, SIGHUP]);
     }
 
     #[test]

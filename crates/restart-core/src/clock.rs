@@ -30,6 +30,9 @@ pub enum Signal {
     /// Ctrl-C.
     #[serde(rename = "SIGINT")]
     Interrupt,
+    /// Ctrl-\.
+    #[serde(rename = "SIGQUIT")]
+    Quit,
     /// systemd, or an operator's `kill`.
     #[serde(rename = "SIGTERM")]
     Terminate,
@@ -44,6 +47,7 @@ impl Signal {
         match self {
             Self::HangUp => 1,
             Self::Interrupt => 2,
+            Self::Quit => 3,
             Self::Terminate => 15,
         }
     }
@@ -52,6 +56,7 @@ impl Signal {
     pub fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
             Self::Terminate => "SIGTERM",
             Self::HangUp => "SIGHUP",
         }
