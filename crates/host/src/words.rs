@@ -20,7 +20,7 @@ pub fn reason(text: &str) -> Result<String, String> {
         return Err("has a control character or more than one line".to_owned());
     }
     if text.len() > LONGEST_REASON {
-        return Err(format!("longer than {LONGEST_REASON} bytes"));
+        return Err(format!("is longer than {LONGEST_REASON} bytes"));
     }
     Ok(text.to_owned())
 }
