@@ -266,8 +266,10 @@ fn interned_strings(opcache: &OpcacheFigures, limits: &Limits) -> Option<Finding
 
 /// How much of the memory for strings is in use, in percent; `None` where there is none.
 pub fn interned_strings_used(opcache: &OpcacheFigures) -> Option<f64> {
-    let strings = opcache.interned_strings.filter(|strings| strings.used_memory + strings.free_memory > 0)?;
-    Some(100.0 * strings.used_memory as f64 / (strings.used_memory + strings.free_memory) as f64)
+    let strings = opcache.interned_strings?;
+    // A pool can tell any two numbers, whose sum need not be one.
+    let (used, free) = (strings.used_memory as f64, strings.free_memory as f64);
+    (used + free > 0.0).then(|| 100.0 * used / (used + free))
 }
 
 fn self_restarts(opcache: &OpcacheFigures, limits: &Limits) -> Option<Finding> {

@@ -201,6 +201,46 @@ fn what_a_restart_does_not_cure_is_only_said() {
     }
 }
 
+/// Whatever code a pool runs could answer in the place of the helper script.
+#[test]
+fn figures_that_no_cache_has_are_judged_and_said_all_the_same() {
+    const MOST: u64 = u64::MAX;
+    let odd = figures(|opcache| {
+        *opcache = OpcacheFigures {
+            used_memory: MOST,
+            free_memory: MOST,
+            wasted_memory: MOST,
+            wasted_percentage: f64::MAX,
+            interned_strings: Some(InternedStrings {
+                buffer_size: 0,
+                used_memory: MOST,
+                free_memory: MOST,
+                strings: MOST,
+            }),
+            cached_scripts: MOST,
+            cached_keys: MOST,
+            max_cached_keys: MOST,
+            hits: MOST,
+            misses: MOST,
+            hit_rate: f64::MAX,
+            start_time: MOST,
+            last_restart_time: Some(MOST),
+            oom_restarts: MOST,
+            hash_restarts: MOST,
+            manual_restarts: MOST,
+            ..opcache.clone()
+        };
+    });
+    assert_eq!(interned_strings_used(crate::report::opcache(&odd).unwrap()), Some(50.0));
+    let mut unit = crate::report::tests::asked("a", odd, "200");
+    unit.outlook = Some(crate::outlook::Outlook::At { memory: Some(MOST), keys: Some(0) });
+    assert_eq!(unit.level(), Level::Critical);
+    assert_eq!(crate::text::line(&unit, MOST).lines().count(), 1);
+    let report = crate::report::Report { units: vec![unit], failures: Vec::new() };
+    assert_eq!(crate::nagios::line(&report, &limits("200"), 0).lines().count(), 1);
+    assert!(crate::metrics::figures(&report, MOST).contains("interned_strings_ratio{unit=\"a.service\"} 0.5\n"));
+}
+
 #[test]
 fn a_hit_rate_counts_once_the_cache_is_warm() {
     let cold = figures(|opcache| (opcache.hits, opcache.hit_rate) = (10_000_000, 10.0));
