@@ -1,4 +1,4 @@
-//! A report in words: one line a unit.
+//! A report in words: one line a unit, whatever is said in it.
 
 use php_fpm::{Apcu, Figures, Opcache};
 use restart_core::ExitCode;
@@ -17,7 +17,7 @@ pub fn line(report: &UnitReport, now: u64) -> String {
         parts.extend(report.verdict.findings.iter().map(|finding| finding.message.clone()));
     }
     let was = if report.is_changed() { "was " } else { "" };
-    format!("{}: {was}{}: {}", report.unit, word(report.level()), parts.join("; "))
+    host::printable(&format!("{}: {was}{}: {}", report.unit, word(report.level()), parts.join("; ")))
 }
 
 /// A monitor's word for a level, in lower case.
@@ -150,6 +150,10 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_said() {
         assert_eq!(line(&unreadable("php8.2-fpm"), NOW), "php8.2-fpm.service: unknown: cannot read | it");
+        let mut unit = unreadable("php8.2-fpm");
+        unit.verdict.findings[0].message = "it says \u{1b}[2J\nphp8.2-fpm.service: ok".to_owned();
+        let escaped = "php8.2-fpm.service: unknown: it says \\u{1b}[2J\\nphp8.2-fpm.service: ok";
+        assert_eq!(line(&unit, NOW), escaped);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::admin_site::AdminSite;
 use crate::ask::AskError;
 use crate::helper::Helper;
 use crate::json::{self, Fields, JsonFault};
+use crate::printable::printable;
 
 /// Where figures come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,18 +258,18 @@ impl Figures {
         let opcache = answer.object("opcache")?;
         let apcu = answer.object("apcu")?;
         Ok(Self {
-            php: Some(answer.text("php")?.to_owned()),
+            php: Some(said(&answer, "php")?),
             opcache: match state(&opcache, ON_OR_NOT)? {
                 "on" => Opcache::status(&opcache.object("figures")?)?,
                 "off" => Opcache::Off,
                 "missing" => Opcache::Missing,
-                _ => Opcache::Refused(opcache.text("why")?.to_owned()),
+                _ => Opcache::Refused(said(&opcache, "why")?),
             },
             apcu: match state(&apcu, ON_OR_NOT)? {
                 "on" => Apcu::On(ApcuFigures::read(&apcu.object("figures")?)?),
                 "off" => Apcu::Off,
                 "missing" => Apcu::Missing,
-                _ => Apcu::Refused(apcu.text("why")?.to_owned()),
+                _ => Apcu::Refused(said(&apcu, "why")?),
             },
         })
     }
@@ -306,7 +307,7 @@ pub(crate) fn parse_cleared(text: &[u8]) -> Result<Result<Cleared, String>, Json
         "cleared" => Ok(Cleared::Done),
         "off" => Ok(Cleared::Off),
         "missing" => Ok(Cleared::Missing),
-        _ => Err(apcu.text("why")?.to_owned()),
+        _ => Err(said(&apcu, "why")?),
     })
 }
 
@@ -314,6 +315,11 @@ pub(crate) fn parse_cleared(text: &[u8]) -> Result<Result<Cleared, String>, Json
 type States = ([&'static str; 4], &'static str);
 const ON_OR_NOT: States = (["on", "off", "missing", "refused"], "one of on, off, missing and refused");
 const CLEARED_OR_NOT: States = (["cleared", "off", "missing", "refused"], "one of cleared, off, missing and refused");
+
+/// Words that end in messages. They are a pool's, and any code that it runs can answer.
+fn said(fields: &Fields<'_>, key: &str) -> Result<String, JsonFault> {
+    Ok(printable(fields.text(key)?.as_bytes()))
+}
 
 fn state<'a>(cache: &Fields<'a>, (states, expected): States) -> Result<&'a str, JsonFault> {
     let found = cache.text("state")?;
@@ -366,6 +372,11 @@ mod tests {
         let why = "Zend OPcache API is restricted by \"restrict_api\" configuration directive";
         assert_eq!(figures.opcache, Opcache::Refused(why.to_owned()));
         assert_eq!(figures.apcu, Apcu::Refused("apcu_sma_info is among disable_functions".to_owned()));
+        let odd = br#"{"php": "8\u001b[2J", "opcache": {"state": "refused", "why": "a\nb"}, "apcu": {"state": "refused", "why": "\u0007"}}"#;
+        let figures = Figures::parse(odd).unwrap();
+        assert_eq!(figures.php.as_deref(), Some("8\\u{1b}[2J"));
+        let (opcache, apcu) = (Opcache::Refused("a\\nb".to_owned()), Apcu::Refused("\\u{7}".to_owned()));
+        assert_eq!((figures.opcache, figures.apcu), (opcache, apcu));
         let missing = br#"{"php": "7.4.33", "opcache": {"state": "missing"}, "apcu": {"state": "missing"}}"#;
         let figures = Figures::parse(missing).unwrap();
         assert_eq!((figures.opcache, figures.apcu), (Opcache::Missing, Apcu::Missing));
