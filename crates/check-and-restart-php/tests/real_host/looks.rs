@@ -116,6 +116,9 @@ fn readings_that_cannot_be_kept_are_said_and_keep_nothing_from_being_done() -> R
     fill(&host)?;
     expect(&tool(&host, &[&history[..], &[UNIT, "8"]].concat())?, 77, "; restarted");
     assert_eq!(asked(&host)?.len(), 1);
+    fill(&host)?;
+    let textfile = ["--min-interval", "0", "--textfile", "/nonexistent/php.prom"];
+    expect(&tool(&host, &[&textfile[..], &[UNIT, "8"]].concat())?, 1, "; restarted");
     Ok(())
 }
 
