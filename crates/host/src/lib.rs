@@ -46,6 +46,7 @@ pub use own_folder::FolderError;
 pub use printable::{printable, shortened};
 pub use signals::Signals;
 pub use state_folder::StateFolder;
+pub use stderr::Patient;
 pub use systemctl::Systemctl;
 pub use trusted::TrustError;
 

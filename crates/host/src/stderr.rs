@@ -24,7 +24,8 @@ const PIECE: usize = 1024;
 const LOST_RACES: u8 = 10;
 
 /// A descriptor that is written to only when it takes something.
-pub(crate) struct Patient<Fd> {
+#[derive(Debug)]
+pub struct Patient<Fd> {
     fd: Fd,
     /// The same pipe or terminal, opened for us alone.
     own: Option<OwnedFd>,
@@ -32,7 +33,8 @@ pub(crate) struct Patient<Fd> {
 }
 
 impl<Fd: AsFd> Patient<Fd> {
-    pub(crate) fn new(fd: Fd) -> Self {
+    /// None of it is stuck yet.
+    pub fn new(fd: Fd) -> Self {
         let own = opened_again(fd.as_fd());
         Self { fd, own, stuck: false }
     }

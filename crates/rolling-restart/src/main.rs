@@ -2,8 +2,8 @@
 //! `cli` is what can be typed and `file` what stands in `/etc/rolling-restart.yaml`; `settings` is what both mean. `hosts` asks the
 //! store for the hosts, `plan` puts them in order. `schedule` decides, as a machine without clock or processes, what is started when
 //! and when it is over; `fleet` runs the commands that `remote` words, `answer` judges how they ended, `run` carries events and
-//! actions between them. `tally` is what came of each host; `say`, `progress` and `report` tell it, events through an `outlet` that
-//! waits for nobody. `status` does none of that: it asks the hosts that are not pooled who took them out.
+//! actions between them. `tally` is what came of each host; `say`, `progress` and `report` tell it, on a `screen` and with events through
+//! an `outlet`, which wait for nobody. `status` does none of that: it asks the hosts that are not pooled who took them out.
 
 mod answer;
 mod caller;
@@ -24,6 +24,7 @@ mod resume;
 mod run;
 mod say;
 mod schedule;
+mod screen;
 mod settings;
 mod status;
 mod tally;

@@ -5,14 +5,14 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal as _, Stdout};
 use std::time::{Duration, Instant, SystemTime};
 
-use console::Term;
 use host::clock;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike as _};
 use log::Level;
 use restart_core::{Stop, span};
 
 use crate::events::{Event, Line};
 use crate::outlet::Outlet;
+use crate::screen::Screen;
 use crate::tally::Counts;
 
 /// So often a second at most the line is drawn.
@@ -44,9 +44,9 @@ impl Progress {
     pub fn new(run: &str, hosts: usize, json: bool, may_draw: bool) -> Self {
         let bar = (may_draw && std::io::stderr().is_terminal()).then(|| {
             // Not by the library's own target, which asks an environment that has been emptied whether the terminal can draw.
-            let terminal = Term::stderr();
-            let (_, columns) = terminal.size();
-            let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal), DRAWS);
+            let screen = Screen::new();
+            let columns = screen.width();
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen), DRAWS);
             let bar = ProgressBar::with_draw_target(u64::try_from(hosts).ok(), target);
             // The template is our own; should it ever be wrong, a plain bar will do.
             match ProgressStyle::with_template(&template(columns)) {
@@ -65,7 +65,9 @@ impl Progress {
 
     /// Says a line, above the one that changes.
     pub fn say(&self, level: Level, text: &str) {
-        self.beside(|| log::log!(level, "{text}"));
+        if log::log_enabled!(level) {
+            self.beside(|| log::log!(level, "{text}"));
+        }
     }
 
     /// Says that a host ended well, which on a terminal the counts do.

@@ -1,10 +1,14 @@
-//! Programs that do not do what is expected of them.
+//! Programs, readers and terminals that do not do what is expected of them.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStderr};
 
+use nix::pty::openpty;
 use nix::sys::signal::Signal;
+use nix::sys::termios::{FlowArg, tcflow};
 
 use crate::world::{Ran, World, name, send, wait_for};
 
@@ -63,6 +67,27 @@ fn a_reader_that_is_slow_gets_every_event() {
     assert_eq!(ran.listed("done").len(), MORE_THAN_A_PIPE);
     let ended = ran.events().iter().filter(|event| event["event"] == "host-ended").count();
     assert_eq!(ended, MORE_THAN_A_PIPE);
+}
+
+/// As after Ctrl-S, or behind a connection that stalls.
+#[test]
+fn a_terminal_that_takes_nothing_holds_up_no_host_and_no_signal() {
+    const HOSTS: usize = 20;
+
+    let world = World::new(HOSTS);
+    world.behave(HOSTS, "sleep 300");
+    let terminal = openpty(None, None).unwrap();
+    tcflow(&terminal.slave, FlowArg::TCOOFF).unwrap();
+    let mut command = world.command("--canaries 0 --batch 100% -v");
+    let child = command.env("TERM", "xterm").stderr(terminal.slave).spawn().unwrap();
+    wait_for("all but one", || world.restarts().len() == HOSTS - 1);
+    // One that comes a while after the first is the second request.
+    let child = RefCell::new(child);
+    wait_for("its end", || {
+        send(&child.borrow(), Signal::SIGTERM);
+        child.borrow_mut().try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.borrow_mut().wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
 }
 
 /// Of those that wrote down their numbers.
