@@ -13,6 +13,8 @@ use crate::schedule::Ending;
 pub const SSH_FAILED: u8 = 255;
 /// Those that speak on the host: what a line of theirs begins with.
 const TOOLS: [&str; 2] = ["restart-php-fpm", "safe-service-restart"];
+/// What is to be said of a program that asks at the terminal.
+pub const AT_TERMINAL: &str = "it asks for something at the terminal, where it gets no answer";
 /// The longest sentence that is repeated, in characters.
 const LONGEST: usize = 300;
 
@@ -25,6 +27,8 @@ pub enum End {
     Signal(i32),
     /// By us: its time was over.
     TimeOver,
+    /// By us: it asks at the terminal, where nobody can answer.
+    AtTerminal,
 }
 
 /// An attempt, judged.
@@ -90,7 +94,7 @@ impl Attempt<'_> {
             }
             (End::Code(code), None) => self.by_code(code, &self.last_words("it does not say why")),
             // A tool's last word is its report. That ssh did not end by itself means no more than that something there holds the connection.
-            (End::Signal(_) | End::TimeOver, Some(report)) => self.reported(&report),
+            (End::Signal(_) | End::TimeOver | End::AtTerminal, Some(report)) => self.reported(&report),
             (End::Signal(signal), None) => {
                 let words = format!("the program that reaches it was ended by signal {signal}");
                 Verdict { perhaps_running: true, ..Verdict::new(Ending::Failed, None, words) }
@@ -99,6 +103,7 @@ impl Attempt<'_> {
                 let words = format!("no end within {}", span(self.allowed));
                 Verdict { perhaps_running: true, ..Verdict::new(Ending::Failed, None, words) }
             }
+            (End::AtTerminal, None) => Verdict::new(Ending::Failed, None, AT_TERMINAL.to_owned()),
         }
     }
 
@@ -275,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_host_that_reported_has_ended_though_its_ssh_had_to_be() {
-        for end in [End::TimeOver, End::Signal(15)] {
+        for end in [End::TimeOver, End::AtTerminal, End::Signal(15)] {
             for (code, services, ending) in [(0, "done", Ending::Done), (3, "failed", Ending::LeftDepooled)] {
                 let line = format!("{{\"exit_code\":{code},\"services\":\"{services}\",\"state\":\"s\"}}\n");
                 let verdict = attempt(end, &line, "").judge();

@@ -43,6 +43,17 @@ enum Ending {
     NotYet,
     Asked,
     Killed,
+    /// Killed, since it was stopped at the terminal.
+    AtTerminal,
+}
+
+/// What it is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Running,
+    /// Stopped by the system, for wanting something of the terminal.
+    AtTerminal,
+    Over,
 }
 
 /// A program that was started.
@@ -82,35 +93,45 @@ impl Process {
         self.streams.iter_mut().map(Stream::read).sum()
     }
 
-    /// How it ended, if it did; and where its time is over, sees to it that it does.
+    /// How it ended, if it did; and where its time is over, or nobody can tell it what it asks for, sees to it that it does.
     pub fn look(&mut self, now: Instant) -> Option<Finished> {
-        if self.ending != Ending::NotYet && self.is_over() {
+        match self.life() {
+            Life::Running if self.until.is_none_or(|until| now < until) => return None,
+            Life::Running => return self.end(now),
+            Life::AtTerminal => {
+                self.signal(Signal::SIGKILL);
+                (self.ending, self.until) = (Ending::AtTerminal, now.checked_add(GRACE));
+                return None;
+            }
+            Life::Over if self.ending == Ending::NotYet => {}
             // What it started and does not take a request to end for one stays behind otherwise.
-            self.signal(Signal::SIGKILL);
+            Life::Over => self.signal(Signal::SIGKILL),
         }
-        let status = match self.child.try_wait() {
-            Ok(None) if self.until.is_none_or(|until| now < until) => return None,
-            Ok(None) => return self.end(now),
-            Ok(Some(status)) => Some(status),
-            Err(_) => None,
-        };
+        let status = self.child.wait();
         // What it wrote before it ended is in the pipes by now.
         self.read();
         let end = match status {
+            _ if self.ending == Ending::AtTerminal => End::AtTerminal,
             _ if self.ending != Ending::NotYet => End::TimeOver,
-            Some(status) => match (status.code(), status.signal()) {
+            Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => End::Code(u8::try_from(code).unwrap_or(u8::MAX)),
                 (None, signal) => End::Signal(signal.unwrap_or_default()),
             },
-            None => End::Signal(0),
+            Err(_) => End::Signal(0),
         };
         Some(self.finished(end))
     }
 
-    /// Whether it has ended; it is not reaped by that.
-    fn is_over(&self) -> bool {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        waitid(Id::Pid(self.pid()), flags).is_ok_and(|status| status != WaitStatus::StillAlive)
+    /// Whether it has ended; it is not reaped by that. Whoever reads from the terminal is stopped, since the terminal is ours alone.
+    fn life(&self) -> Life {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(self.pid()), flags) {
+            Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) if self.ending == Ending::NotYet => {
+                Life::AtTerminal
+            }
+            Ok(WaitStatus::StillAlive | WaitStatus::Stopped(..)) => Life::Running,
+            Ok(_) | Err(_) => Life::Over,
+        }
     }
 
     fn pid(&self) -> Pid {
@@ -129,6 +150,7 @@ impl Process {
                 self.ending = Ending::Killed;
             }
             Ending::Killed => return Some(self.finished(End::TimeOver)),
+            Ending::AtTerminal => return Some(self.finished(End::AtTerminal)),
         }
         self.until = now.checked_add(GRACE);
         None

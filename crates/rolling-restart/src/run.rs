@@ -15,7 +15,7 @@ use host::{Monotonic, Signals, clock, environment, ids, output, signals, syslog,
 use log::Level;
 use restart_core::{Clock as _, ExitCode, Failure, Fqdn, Signal, Stop, Stopped};
 
-use crate::answer::{Attempt, End, Verdict, last_words};
+use crate::answer::{AT_TERMINAL, Attempt, End, Verdict, last_words};
 use crate::caller::Caller;
 use crate::cli::Cli;
 use crate::events::{self, Event as Told};
@@ -340,6 +340,7 @@ impl Run<'_> {
             End::Code(code) => (false, format!("ended with {code}: {words}")),
             End::Signal(signal) => (false, format!("ended by signal {signal}: {words}")),
             End::TimeOver => (false, "no answer in time".to_owned()),
+            End::AtTerminal => (false, AT_TERMINAL.to_owned()),
         };
         self.say_gate(passed, &words);
         Event::GateEnded { passed }

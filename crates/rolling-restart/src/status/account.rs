@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Entry;
-use crate::answer::{End, SSH_FAILED, last_line, last_words, short};
+use crate::answer::{AT_TERMINAL, End, SSH_FAILED, last_line, last_words, short};
 use crate::process::Finished;
 
 /// What these tools have to do with a host.
@@ -103,6 +103,7 @@ impl Account {
         match finished.end {
             End::TimeOver => return Err(format!("no answer within {}", restart_core::span(allowed))),
             End::Signal(signal) => return Err(format!("the program that reaches it was ended by signal {signal}")),
+            End::AtTerminal => return Err(AT_TERMINAL.to_owned()),
             End::Code(_) => {}
         }
         let line = last_line(&finished.stdout).unwrap_or_default();
@@ -115,7 +116,7 @@ impl Account {
             (Ok(Refusal { failures }), _) if !failures.is_empty() => Err(short(&failures.join("; "))),
             (_, End::Code(SSH_FAILED)) => Err(said("ssh does not say why")),
             (_, End::Code(code)) => Err(format!("ended with {code} and no status: {}", said("it said nothing"))),
-            (_, End::TimeOver | End::Signal(_)) => Err("no status".to_owned()),
+            (_, End::TimeOver | End::AtTerminal | End::Signal(_)) => Err("no status".to_owned()),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Programs, readers and terminals that do not do what is expected of them.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStderr};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
@@ -88,6 +89,35 @@ fn a_terminal_that_takes_nothing_holds_up_no_host_and_no_signal() {
         child.borrow_mut().try_wait().unwrap().is_some()
     });
     assert_eq!(child.borrow_mut().wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
+}
+
+/// The tool on a terminal of its own, as from a shell.
+fn at_a_terminal(world: &World, arguments: &[&str]) -> Ran {
+    let plain = world.command("--no-progress --canaries 0 --batch 1 --host-timeout 20 --gate-timeout 20");
+    let words = [plain.get_program()].into_iter().chain(plain.get_args()).chain(arguments.iter().map(OsStr::new));
+    let quoted: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut command = Command::new("/usr/bin/script");
+    command.args(["--quiet", "--return", "--command", &quoted.join(" "), "/dev/null"]).stdin(Stdio::null());
+    let mut ran = Ran::of(command.output().unwrap());
+    ran.stderr = std::mem::take(&mut ran.stdout);
+    ran
+}
+
+#[test]
+fn a_program_that_asks_at_the_terminal_is_ended_at_once_and_says_so() {
+    let world = World::new(3);
+    world.behave(2, "read answer </dev/tty; restart 0");
+    let ran = at_a_terminal(&world, &[]);
+    ran.ended_with(1).says("failed: mw0002.test: it asks for something at the terminal, where it gets no answer");
+    assert_eq!(world.started(), [name(1), name(2)]);
+}
+
+#[test]
+fn a_gate_that_asks_at_the_terminal_says_no() {
+    let world = World::new(3);
+    let ran = at_a_terminal(&world, &["--gate", "read answer </dev/tty"]);
+    ran.ended_with(1).says("the gate says no: it asks for something at the terminal");
+    assert_eq!(world.started(), [name(1)]);
 }
 
 /// Of those that wrote down their numbers.
