@@ -9,6 +9,7 @@ use crate::outcome::{ExitCode, Failure};
 use crate::pool::{Node, Pooled};
 use crate::repool::{Decision, decide};
 use crate::run::{Abort, Hold, Membership, Run};
+use crate::sequence::Purpose;
 use crate::service::ActiveState;
 use crate::span::span;
 use crate::state::State;
@@ -69,11 +70,16 @@ impl Run<'_> {
         if self.parts.store.has_revisions() {
             return;
         }
-        let went = |member: &Membership| {
-            let not_ours = matches!(member.hold, Hold::Untouched | Hold::Theirs) && member.named;
-            not_ours && member.found.as_ref().is_some_and(|node| node.pooled == Pooled::Yes) && !member.is_in()
+        let was_in = |member: &Membership| member.found.as_ref().is_some_and(|node| node.pooled == Pooled::Yes);
+        // `--pool` and a recovery come when it is out already.
+        let (returns, recovers) = (self.purpose == Purpose::Pool, self.purpose == Purpose::Recover);
+        let went = |member: &Membership| match member.hold {
+            Hold::Untouched => returns || was_in(member),
+            Hold::Theirs => returns || recovers || was_in(member),
+            Hold::Ours(_) | Hold::Attempted(_) | Hold::Returned => false,
         };
-        for member in self.members.iter_mut().filter(|member| went(member)) {
+        let is_still_out = |member: &Membership| member.named && went(member) && !member.is_in();
+        for member in self.members.iter_mut().filter(|member| is_still_out(member)) {
             if let Ok(Some(now)) = self.parts.store.read(&member.id)
                 && now.pooled == Pooled::Yes
             {

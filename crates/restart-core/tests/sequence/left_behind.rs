@@ -318,6 +318,21 @@ fn a_dead_haproxy_does_not_keep_a_host_out_of_the_other_one() {
     scene.run(sequence::pool).exits(ExitCode::Unreachable).did(&[]);
 }
 
+/// A server of HAProxy that was told to leave as well as the one that it tracks: told to come back first, it follows that one.
+#[test]
+fn what_comes_along_with_what_a_recovery_puts_back_is_seen_to_come_back() {
+    let killed = || {
+        let scene = killed(Scene::new().in_parts());
+        let scene = scene.at("before write yes one", |world| world.set("one", Pooled::Inactive, "w10"));
+        scene.at("yes two", |world| world.set("one", Pooled::Yes, "w10"))
+    };
+    let mut undisturbed = killed();
+    let ended = undisturbed.recover().exits(ExitCode::Done).leaves("one", "yes w10").leaves("two", "yes w10");
+    ended.state("pooled again in 'api' at 'lb1', 'api' at 'lb2'");
+    let mut deaf = killed().balancer("lb1", Balance::Hangs);
+    deaf.recover().exits(ExitCode::PutBackUnconfirmed).says("'lb1'");
+}
+
 /// The dead one is not repaired but taken out of the configuration: an operator's word ends what could never be confirmed.
 #[test]
 fn a_haproxy_that_is_gone_for_good_is_forgotten_by_an_operators_word_and_by_nothing_else() {

@@ -1,6 +1,6 @@
 //! Operators, and other tools, who write while we hold a node: only what we depooled is repooled.
 
-use restart_core::{ExitCode, Pooled};
+use restart_core::{ExitCode, Pooled, sequence};
 
 use crate::world::{Balance, Scene};
 
@@ -106,4 +106,25 @@ fn what_goes_and_comes_with_what_we_take_out_is_seen_to_come_back() {
     assert_eq!(ended.report.state, "restarted, pooled again in 'api' at 'lb1', 'api' at 'lb2'");
     let deaf = scene().at("yes one", |world| drop(world.balancers.insert("lb2".to_owned(), Balance::Hangs)));
     deaf.safe_restart().exits(ExitCode::RepoolUnconfirmed).says("'lb2'");
+}
+
+/// Such a server is `no`, too, where it was told so itself before the other one was; and told to come back while the other one is out,
+/// it follows that.
+#[test]
+fn what_comes_along_with_an_explicit_pool_is_seen_to_come_back() {
+    for (follows, other, before) in [("two", "one", Pooled::Inactive), ("one", "two", Pooled::No)] {
+        let scene = || {
+            let scene = Scene::new().in_parts().with(|world| world.set(other, Pooled::No, "w10"));
+            let scene = scene.with(|world| world.set(follows, before, "w10"));
+            let told = format!("before write yes {follows}");
+            let scene = scene.at(&told, |world| world.set(follows, Pooled::Inactive, "w10"));
+            scene.at(&format!("yes {other}"), |world| world.set(follows, Pooled::Yes, "w10"))
+        };
+        let undisturbed = scene();
+        let ended = undisturbed.run(sequence::pool).exits(ExitCode::Done).did(&[&format!("yes {other}")]);
+        assert_eq!(ended.report.state, "pooled again in 'api' at 'lb1', 'api' at 'lb2'");
+        let balancer = if follows == "one" { "lb1" } else { "lb2" };
+        let deaf = scene().with(|world| drop(world.balancers.insert(balancer.to_owned(), Balance::Hangs)));
+        deaf.run(sequence::pool).exits(ExitCode::PutBackUnconfirmed).says(&format!("'{balancer}'"));
+    }
 }
