@@ -65,7 +65,7 @@ pub struct Cli {
     pub canaries: Option<u32>,
 
     /// After the canaries and after each batch, go on only if this ends with 0; it is given to /bin/sh
-    #[arg(long, value_name = "COMMAND", conflicts_with = "force")]
+    #[arg(long, value_name = "COMMAND", value_parser = for_a_shell, conflicts_with = "force")]
     pub gate: Option<String>,
 
     /// How long the gate may take; no answer is a no [default: 5m]
@@ -192,11 +192,14 @@ pub fn program(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a command for a shell: one line.
+/// Reads what a shell is to run. None at all, as of a variable that is not set, would let everything pass.
+pub fn for_a_shell(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("no command".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// Reads what a shell is to run, in one line.
 fn command(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() {
-        return Err("no command".to_owned());
-    }
+    let text = &for_a_shell(text)?;
     if text.chars().any(char::is_control) {
         return Err("has a control character or more than one line".to_owned());
     }
@@ -242,6 +245,8 @@ mod tests {
             "a b --key key",
             "a b --key /k --rsh rsh",
             "a b --rsh -e",
+            "a b --gate=",
+            "a b --command=",
             "a b --command true --force",
             "a b --command true --since @1",
             "a b --host-timeout 0",

@@ -66,6 +66,9 @@ impl File {
                 return Err(format!("'{name}' is not an absolute path"));
             }
         }
+        if let Some(gate) = &file.gate {
+            cli::for_a_shell(gate).map_err(|why| format!("'gate': {why}"))?;
+        }
         if let Some(user) = &file.user {
             words::user(user).map_err(|why| format!("'user' is {why}"))?;
         }
@@ -122,6 +125,7 @@ config: /etc/conftool/config.yaml
             ("batch: 0\n", "'batch' must be more than zero"),
             ("max_failures_forced: 0%\n", "'max_failures_forced' must"),
             ("host_timeout: 0\n", "'host_timeout' must"),
+            ("gate: ''\n", "'gate': no command"),
             ("key: id\n", "'key' is not an absolute path"),
             ("agent: agent\n", "'agent' is not an absolute path"),
             ("user: -x\n", "'user' is not a user's name"),
