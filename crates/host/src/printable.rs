@@ -17,9 +17,11 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Control characters, line separators, and the marks that change the direction of writing.
+/// Control characters, line separators, the marks that change the direction of writing, and those that nobody sees: a byte-order mark,
+/// a joiner and a space of no width. (Two more joiners are letters' business in some scripts.)
 pub(crate) fn is_treacherous(c: char) -> bool {
     c.is_control()
+        || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -41,6 +43,7 @@ mod tests {
         assert_eq!(printable("a\nb\tc\r"), "a\\nb\\tc\\r");
         assert_eq!(printable("\u{1b}[2Jgone"), "\\u{1b}[2Jgone");
         assert_eq!(printable("\u{202e}txt\u{2028}"), "\\u{202e}txt\\u{2028}");
+        assert_eq!(printable("\u{feff}mw1\u{200b}.test\u{2060}"), "\\u{feff}mw1\\u{200b}.test\\u{2060}");
         assert_eq!(printable("\0\u{7f}\u{9b}"), "\\u{0}\\u{7f}\\u{9b}");
     }
 

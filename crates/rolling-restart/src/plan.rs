@@ -53,6 +53,8 @@ fn fields(value: &str) -> [Option<String>; 2] {
 pub fn from_list(text: &str) -> Result<Vec<Fqdn>, String> {
     let mut seen = HashSet::new();
     let mut hosts = Vec::new();
+    // Some editors begin a file with a mark that nobody sees.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -158,13 +160,17 @@ mod tests {
 
     #[test]
     fn a_list_keeps_its_order_and_what_is_no_host_is_named_with_its_line() {
-        let hosts = from_list("# first\n mw2.test \n\nmw1.test\nmw2.test\nMW1.test\n").unwrap();
-        assert_eq!(names(&hosts), ["mw2.test", "mw1.test"]);
+        for text in
+            ["# first\n mw2.test \n\nmw1.test\nmw2.test\nMW1.test\n", "\u{feff}mw2.test\r\n#\r\nmw1.test\r\n\r\n"]
+        {
+            assert_eq!(names(&from_list(text).unwrap()), ["mw2.test", "mw1.test"]);
+        }
         for (text, why) in [
             ("mw1.test\n-oProxyCommand=x\n", "line 2: '-oProxyCommand=x' is not"),
             ("mw1\n", "line 1"),
             ("mw1.test mw2.test\n", "line 1"),
             ("\u{1b}[2J.test\n", "'\\u{1b}[2J.test'"),
+            ("mw1.test\n\u{feff}mw2.test\n", "line 2: '\\u{feff}mw2.test'"),
         ] {
             let error = from_list(text).unwrap_err();
             assert!(error.contains(why), "{text:?}: {error}");
