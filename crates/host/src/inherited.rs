@@ -53,6 +53,13 @@ pub fn own_signals() {
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
+/// Takes every signal, also those that the caller blocks. For a tool that has no host and may be stopped at a terminal. To be called before
+/// any thread is started.
+pub fn every_signal() {
+    // As above.
+    let _ = SigSet::empty().thread_set_mask();
+}
+
 /// Leaves the caller's folder for one that nobody else owns. For a tool that takes no path of its caller.
 pub fn leave_folder() {
     // It cannot fail on a system that runs; and whoever cannot leave is where it was.

@@ -1,11 +1,12 @@
 //! What is taken from the caller beside the command line. The environment is emptied first of all; of what stood in it a little is kept
 //! for ordinary users, who have an agent for ssh and a terminal of some kind. Root gets nothing from there: whoever made root's
-//! environment, a user of sudo among them, is not who chooses with which keys it reaches a fleet.
+//! environment, a user of sudo among them, is not who chooses with which keys it reaches a fleet. Nor are signals left blocked, since
+//! nobody could end a run then.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use host::{Environment, environment};
+use host::{Environment, environment, inherited};
 
 /// The caller.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Caller {
 impl Caller {
     /// First of all in `main`, while there is one thread.
     pub fn take() -> Self {
+        inherited::every_signal();
         let (agent, can_draw) = heeded(environment::is_root(), |name| std::env::var_os(name));
         Self { agent, can_draw, environment: environment::take() }
     }

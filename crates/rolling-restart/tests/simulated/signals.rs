@@ -30,6 +30,20 @@ fn ctrl_c_starts_no_other_host_and_waits_for_those_that_run() {
 }
 
 #[test]
+fn a_signal_that_the_caller_blocks_is_heeded_all_the_same() {
+    let world = World::new(5);
+    world.behave(1, "while [ ! -e \"$dir/go\" ]; do sleep 0.05; done; restart 0");
+    let child = world.start_by("--block-signal", "--json");
+    world.await_starts(1);
+    send(&child, Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(300));
+    std::fs::write(world.path("go"), "").unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.signal, Some(15), "{}", ran.stderr);
+    assert_eq!(ran.listed("never_tried").len(), 4);
+}
+
+#[test]
 fn ctrl_c_twice_waits_for_none_and_names_those_that_still_run() {
     let world = World::new(5);
     world.behave(1, "restart 0").behave(2, "sleep 300").behave(3, "sleep 300");

@@ -74,6 +74,11 @@ impl World {
         start(&self.command(arguments))
     }
 
+    /// The same, with what `env` has to do to signals.
+    pub fn start_by(&self, signals: &str, arguments: &str) -> Child {
+        start_by(signals, &self.command(arguments))
+    }
+
     fn lines(&self, name: &str) -> Vec<String> {
         fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(ToOwned::to_owned).collect()
     }
@@ -130,8 +135,12 @@ pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
 /// Starts a program, to be sent signals. Whoever runs the tests may ignore some, as a shell does for what it puts in the
 /// background, and that would be handed down; `env` takes it off, and becomes the program.
 pub fn start(plain: &Command) -> Child {
+    start_by("--default-signal", plain)
+}
+
+fn start_by(signals: &str, plain: &Command) -> Child {
     let mut command = Command::new("/usr/bin/env");
-    command.arg("--default-signal").arg(plain.get_program()).args(plain.get_args());
+    command.arg(signals).arg(plain.get_program()).args(plain.get_args());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
