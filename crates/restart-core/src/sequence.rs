@@ -171,7 +171,7 @@ pub fn safe_restart<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
 /// Takes the host out of its pools, sees every load balancer stop sending, and lets requests in flight end (`--depool`).
 pub fn depool<'a>(job: &'a Job, parts: Parts<'a>) -> Report {
     let mut run = Run::new(job, Purpose::Depool, parts);
-    match leave(&mut run).and_then(|()| run.drain()) {
+    match leave(&mut run).and_then(|()| run.drain()).and_then(|()| run.see_still_out()) {
         Err(abort) => run.put_back(abort),
         Ok(()) => run.stay_out(),
     }

@@ -265,6 +265,28 @@ impl Run<'_> {
         })
     }
 
+    /// After the wait for requests in flight, where no restart follows: a host that came back meanwhile is not said to be out. It
+    /// was seen to be out, so that an outage of those who are asked again is no reason to put it back.
+    pub(crate) fn see_still_out(&mut self) -> Result<(), Abort> {
+        self.phase("last look", |run| {
+            let read = run.nobody_pooled().map_err(Abort::from);
+            run.unless_unreachable(read)?;
+            let what = format!("confirm, after the drain, that '{}' is not pooled", run.host);
+            let seen = run.see(Wanted::NotPooledNow, &what);
+            run.unless_unreachable(seen)
+        })
+    }
+
+    fn unless_unreachable(&mut self, looked: Result<(), Abort>) -> Result<(), Abort> {
+        match looked {
+            Err(Abort::Failed(failure)) if failure.code == ExitCode::Unreachable => {
+                self.report.warn(failure.message);
+                Ok(())
+            }
+            looked => looked,
+        }
+    }
+
     /// Right before the restart: nobody put the host back meanwhile, and no load balancer sends again.
     pub(crate) fn last_look(&mut self) -> Result<(), Abort> {
         if self.pools.is_empty() {
@@ -298,7 +320,8 @@ impl Run<'_> {
             true => String::new(),
             false => format!(", or {kind} was restarted or reloaded and has forgotten that it is out"),
         };
-        let message = format!("somebody pooled '{}' in {names} before the restart{or}", self.host);
+        let when = if self.purpose.restarts() { "before the restart" } else { "meanwhile" };
+        let message = format!("somebody pooled '{}' in {names} {when}{or}", self.host);
         Err(Failure::new(ExitCode::Failed, message))
     }
 }

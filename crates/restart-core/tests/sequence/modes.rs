@@ -2,7 +2,7 @@
 
 use restart_core::{ExitCode, Pooled, Purpose, Verdict, sequence};
 
-use crate::world::{Balance, Scene, Unit};
+use crate::world::{Balance, Scene, Unit, World};
 
 #[test]
 fn depool_takes_out_what_is_in_and_can_be_repeated() {
@@ -16,6 +16,25 @@ fn a_depool_that_is_not_confirmed_is_taken_back() {
     let scene = Scene::new().balancer("lb1", Balance::Says(Verdict::Pooled));
     let ended = scene.run(sequence::depool).exits(ExitCode::Failed).did(&["no api", "yes api"]);
     ended.leaves("api", "yes w10");
+}
+
+#[test]
+fn a_host_that_came_back_during_the_drain_is_not_said_to_be_depooled() {
+    let again = |world: &mut World| drop(world.balancers.insert("lb1".to_owned(), Balance::Says(Verdict::Pooled)));
+    let scene = Scene::new().at("sleep", again);
+    scene.run(sequence::depool).exits(ExitCode::Failed).did(&["no api", "yes api"]).leaves("api", "yes w10");
+    let scene = Scene::new().at("sleep", |world| world.set("api", Pooled::Yes, "w10"));
+    scene
+        .run(sequence::depool)
+        .exits(ExitCode::Failed)
+        .did(&["no api"])
+        .says("somebody pooled 'mw1.eqiad.test' in 'api' meanwhile");
+}
+
+#[test]
+fn who_is_away_after_the_drain_does_not_undo_a_depool() {
+    let scene = Scene::new().at("sleep", |world| drop(world.balancers.insert("lb1".to_owned(), Balance::Hangs)));
+    scene.run(sequence::depool).exits(ExitCode::Done).did(&["no api"]).leaves("api", "no w10").says("after the drain");
 }
 
 #[test]
