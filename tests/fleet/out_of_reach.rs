@@ -52,13 +52,13 @@ fn each_kind_of_trouble_is_one_sentence_and_counts_against_its_own_budget() -> R
     };
     let run = roll(&["--canaries", "0", "--max-unreachable", "2"])?;
     expect(&run, 69);
-    says(&run, "no other host is started: as many hosts could not be reached as may (--max-unreachable)");
+    says(&run, "no other host is started: the budget of unreachable hosts is used up (--max-unreachable)");
     assert_eq!(listed(&run, "unreachable"), [name(off), name(changed)], "{run}");
     assert_eq!(listed(&run, "never_tried"), [name(0)], "{run}");
     deployment.host()?.write("/tmp/hosts", &[name(forbidden), name(0)].join("\n"))?;
     let run = deployment.run(&["rolling-restart", "--json", "--hosts", "/tmp/hosts"])?;
     expect(&run, 1);
-    says(&run, "no other host is started: as many hosts failed as may (--max-failures)");
+    says(&run, "no other host is started: the budget of failures is used up (--max-failures)");
     assert_eq!(listed(&run, "never_tried"), [name(0)], "{run}");
     assert_eq!(deployment.restarts_of(0)?, 1, "restarted again: {run}");
     Ok(())

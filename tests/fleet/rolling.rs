@@ -73,7 +73,7 @@ fn a_host_whose_service_does_not_come_back_ends_the_run_stays_out_and_is_named()
     assert!(listed(&run, "failed").is_empty(), "{run}");
     let (done, never) = (listed(&run, "done"), listed(&run, "never_tried"));
     assert!(!never.is_empty() && done.len() + 1 + never.len() == HOSTS, "{run}");
-    says(&run, "no other host is started: as many hosts failed as may (--max-failures)");
+    says(&run, "no other host is started: the budget of failures is used up (--max-failures)");
     let last = run.stderr.lines().last().unwrap();
     assert!(last.contains(&format!("LEFT DEPOOLED: {name}: ")), "the last line is '{last}'");
     // A terminal may be gone by then; the log of the deployment host is not.

@@ -92,8 +92,8 @@ pub fn word(ending: Ending) -> &'static str {
 /// A reason as a clause.
 pub fn why(halt: Halt) -> &'static str {
     match halt {
-        Halt::Failures => "as many hosts failed as may (--max-failures)",
-        Halt::Unreachable => "as many hosts could not be reached as may (--max-unreachable)",
+        Halt::Failures => "the budget of failures is used up (--max-failures)",
+        Halt::Unreachable => "the budget of unreachable hosts is used up (--max-unreachable)",
         Halt::Canary => "a canary failed",
         Halt::Gate => "the gate says no",
         Halt::Signal => "somebody asks for the end",
