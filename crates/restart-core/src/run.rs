@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
         };
         if !mine.is_empty() {
             let wait = format!("waiting for {} to say that '{}' is", balancers(&mine), self.host);
-            log::info!("{wait} {}, for at most {}", wanted.words(), span(patience.allowed));
+            log::info!("{wait} {}, for at most {}", wanted.words(self.purpose), span(patience.allowed));
         }
         let result = watch(&mut self.parts, &mut self.asked, &mut mine, wanted, patience);
         for one in mine.iter().filter(|_| result.is_ok()) {
@@ -405,11 +405,12 @@ impl<'a> Run<'a> {
 }
 
 impl Wanted {
-    fn words(self) -> &'static str {
+    fn words(self, purpose: Purpose) -> &'static str {
         match self {
             Self::Known => "known there",
             Self::NotPooled => "not pooled",
-            Self::NotPooledNow => "still not pooled, right before the restart",
+            Self::NotPooledNow if purpose.restarts() => "still not pooled, right before the restart",
+            Self::NotPooledNow => "still not pooled, after the drain",
             Self::Pooled => "pooled",
         }
     }
@@ -429,4 +430,17 @@ pub(crate) fn questions(place: &Place, member: usize, pools: &[usize]) -> Vec<Wa
     let pools = pools.iter().map(|number| &place.pools[*number]);
     let questions = pools.flat_map(|pool| pool.questions(&place.host));
     questions.map(|question| Watched { question, member, in_store: false, last: None }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_restart_is_spoken_of_where_none_follows() {
+        for purpose in [Purpose::Restart, Purpose::Depool, Purpose::Pool, Purpose::Recover] {
+            let says_so = Wanted::NotPooledNow.words(purpose).contains("restart");
+            assert_eq!(says_so, purpose.restarts(), "{purpose:?}");
+        }
+    }
 }
