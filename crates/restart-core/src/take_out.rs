@@ -266,20 +266,21 @@ impl Run<'_> {
     }
 
     /// After the wait for requests in flight, where no restart follows: a host that came back meanwhile is not said to be out. It
-    /// was seen to be out, so that an outage of those who are asked again is no reason to put it back.
+    /// was seen to be out, so that an outage of those who are asked again is no reason to put it back; nor is a refusal, with which an
+    /// etcd without a leader answers users.
     pub(crate) fn see_still_out(&mut self) -> Result<(), Abort> {
         self.phase("last look", |run| {
             let read = run.nobody_pooled().map_err(Abort::from);
-            run.unless_unreachable(read)?;
+            run.unless_away(read)?;
             let what = format!("confirm, after the drain, that '{}' is not pooled", run.host);
             let seen = run.see(Wanted::NotPooledNow, &what);
-            run.unless_unreachable(seen)
+            run.unless_away(seen)
         })
     }
 
-    fn unless_unreachable(&mut self, looked: Result<(), Abort>) -> Result<(), Abort> {
+    fn unless_away(&mut self, looked: Result<(), Abort>) -> Result<(), Abort> {
         match looked {
-            Err(Abort::Failed(failure)) if failure.code == ExitCode::Unreachable => {
+            Err(Abort::Failed(failure)) if matches!(failure.code, ExitCode::Unreachable | ExitCode::Configuration) => {
                 self.report.warn(failure.message);
                 Ok(())
             }
@@ -309,11 +310,18 @@ impl Run<'_> {
 
     /// Reads each node again: an operator who pooled the host while we held it does not want it restarted now.
     fn nobody_pooled(&mut self) -> Result<(), Failure> {
+        let mut read = Ok(());
         for member in self.members.iter_mut().filter(|member| member.named) {
-            let now = self.parts.store.read(&member.id);
-            member.now = now.map_err(|error| error.failure(&format!("read '{}' again", member.id)))?;
+            match self.parts.store.read(&member.id) {
+                Ok(now) => member.now = now,
+                // What was seen before is no less so.
+                Err(error) => {
+                    read = Err(error.failure(&format!("read '{}' again", member.id)));
+                    break;
+                }
+            }
         }
-        let Some(member) = self.members.iter().find(|member| member.named && member.is_in()) else { return Ok(()) };
+        let Some(member) = self.members.iter().find(|member| member.named && member.is_in()) else { return read };
         let (names, kind) = (&member.names, self.parts.store.kind());
         // Whose word it was cannot be told where there are no revisions.
         let or = match self.parts.store.has_revisions() {

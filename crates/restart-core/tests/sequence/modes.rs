@@ -1,6 +1,6 @@
 //! `--depool`, `--pool`, `--dry-run` and `--force`.
 
-use restart_core::{ExitCode, Pooled, Purpose, Verdict, sequence};
+use restart_core::{ExitCode, Pooled, Purpose, StoreError, Verdict, sequence};
 
 use crate::world::{Balance, Scene, Unit, World};
 
@@ -35,6 +35,20 @@ fn a_host_that_came_back_during_the_drain_is_not_said_to_be_depooled() {
 fn who_is_away_after_the_drain_does_not_undo_a_depool() {
     let scene = Scene::new().at("sleep", |world| drop(world.balancers.insert("lb1".to_owned(), Balance::Hangs)));
     scene.run(sequence::depool).exits(ExitCode::Done).did(&["no api"]).leaves("api", "no w10").says("after the drain");
+    // An etcd without a leader refuses users.
+    for error in [StoreError::Unreachable("no answer".to_owned()), StoreError::Refused("no leader".to_owned())] {
+        let scene = Scene::new().at("sleep", |world| world.store_error = Some(error));
+        scene.run(sequence::depool).exits(ExitCode::Done).did(&["no api"]).leaves("api", "no w10").says("again");
+    }
+}
+
+#[test]
+fn a_host_that_was_seen_back_after_the_drain_is_so_though_another_place_is_away() {
+    let scene = Scene::new().pool("web", &["lb1"], Pooled::Yes).at("sleep", |world| {
+        world.set("api", Pooled::Yes, "w10");
+        world.away.insert("web".to_owned());
+    });
+    scene.run(sequence::depool).says("somebody pooled 'mw1.eqiad.test' in 'api' meanwhile");
 }
 
 #[test]
