@@ -307,23 +307,17 @@ impl Schedule {
         }
     }
 
-    /// Starts what may be started, and comes to checkpoints.
+    /// Starts what may be started, and comes to checkpoints. Where no host is left there is nothing to keep back, and so no checkpoint.
     fn go_on(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        loop {
+        while self.has_more() {
             match self.stage {
-                Stage::Canaries(good) if good >= self.rules.canaries => {
-                    if !self.checkpoint(now) {
-                        return;
-                    }
-                }
+                Stage::Canaries(good) if good >= self.rules.canaries => self.checkpoint(now),
                 Stage::Canaries(good) => {
                     let room = self.rules.window.min(self.rules.canaries - good);
                     return self.start(room, now, actions);
                 }
                 Stage::Flowing if self.rules.has_checkpoints() && self.since_checkpoint >= self.rules.window => {
-                    if !self.checkpoint(now) {
-                        return;
-                    }
+                    self.checkpoint(now);
                 }
                 Stage::Flowing => return self.start(self.rules.window, now, actions),
                 Stage::Pausing(until) if now < until => return,
@@ -337,11 +331,10 @@ impl Schedule {
         }
     }
 
-    /// Nothing is started for a while. Where no host is left there is nothing to keep back, and so no checkpoint.
-    fn checkpoint(&mut self, now: Duration) -> bool {
+    /// Nothing is started for a while.
+    fn checkpoint(&mut self, now: Duration) {
         self.since_checkpoint = 0;
         self.stage = if self.rules.has_checkpoints() { Stage::Pausing(now + self.rules.pause) } else { Stage::Flowing };
-        self.has_more()
     }
 
     /// Starts hosts until so many run.

@@ -108,7 +108,15 @@ fn behind_the_last_host_there_is_no_gate() {
     assert_eq!(ended(&mut schedule, 0, Ending::Done), [Action::RunGate]);
     assert_eq!(schedule.take(Event::GateEnded { passed: true }, NOW), starts(&[1]));
     assert_eq!(ended(&mut schedule, 1, Ending::Done), []);
+    assert_eq!(schedule.take(Event::Tick, NOW), []);
     assert!(schedule.is_over());
+    // Nor beside it.
+    let mut schedule = Schedule::new(3, Rules { gate: true, ..rules(2) });
+    schedule.take(Event::Tick, NOW);
+    assert_eq!(ended(&mut schedule, 0, Ending::Done), starts(&[2]));
+    assert_eq!(ended(&mut schedule, 1, Ending::Done), []);
+    assert_eq!(schedule.take(Event::Tick, NOW), []);
+    assert!(!schedule.is_over());
 }
 
 #[test]
@@ -214,12 +222,16 @@ impl Story {
                         starts.push(place);
                         assert!(running.len() <= self.rules.window, "more than the window at once");
                     }
-                    Action::RunGate => gating = true,
+                    Action::RunGate => {
+                        assert!(schedule.has_more(), "the gate is asked about nothing");
+                        gating = true;
+                    }
                     Action::EndGate => gating = false,
                     Action::Abandon => running.clear(),
                 }
             }
             if schedule.is_over() {
+                assert!(!gating, "the gate is left behind");
                 break;
             }
             now += Duration::from_secs(1);
