@@ -12,8 +12,7 @@ use clap::error::ErrorKind;
 use host::journal::Found;
 use host::logging::{self, Verbosity};
 use host::output::{self, Context};
-use host::trusted::{self};
-use host::{Environment, JournalFile, Look, Systemctl, environment, ids, inherited, lock, other_run, words};
+use host::{Environment, JournalFile, Look, Systemctl, environment, ids, inherited, lock, other_run, trusted, words};
 use restart_core::{ExitCode, Failure, LoadState, Phase, Report, ServiceManager as _, UnitName};
 
 use crate::check;
