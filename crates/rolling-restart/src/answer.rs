@@ -103,7 +103,11 @@ impl Attempt<'_> {
                 let words = format!("no end within {}", span(self.allowed));
                 Verdict { perhaps_running: true, ..Verdict::new(Ending::Failed, None, words) }
             }
-            (End::AtTerminal, None) => Verdict::new(Ending::Failed, None, AT_TERMINAL.to_owned()),
+            // Who asks for a password has not reached the host yet, unless something came from there.
+            (End::AtTerminal, None) => Verdict {
+                perhaps_running: !self.stdout.is_empty() || is_of_a_tool(&self.last_words("")),
+                ..Verdict::new(Ending::Failed, None, AT_TERMINAL.to_owned())
+            },
         }
     }
 
@@ -132,7 +136,7 @@ impl Attempt<'_> {
     /// ssh says why it did not get through, but nothing of a connection that it had and lost: then the last line is the host's.
     fn why_unreachable(&self) -> String {
         let last = self.last_words("ssh does not say why");
-        match TOOLS.iter().any(|tool| last.starts_with(&format!("{tool}: "))) {
+        match is_of_a_tool(&last) {
             true => format!("the connection was lost, and the host may be in the middle of it; it last said: {last}"),
             false => last,
         }
@@ -171,6 +175,11 @@ pub fn last_words(said: &[u8], otherwise: &str) -> String {
     let text = String::from_utf8_lossy(said);
     let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
     last.map_or_else(|| otherwise.to_owned(), short)
+}
+
+/// Whether a line comes from the host, and not from what reaches it.
+fn is_of_a_tool(line: &str) -> bool {
+    TOOLS.iter().any(|tool| line.strip_prefix(tool).is_some_and(|rest| rest.starts_with(": ")))
 }
 
 /// Why it failed, or how it stands.
@@ -288,6 +297,19 @@ mod tests {
             }
             // What was cut off in the middle of it is none.
             assert_eq!(attempt(end, "{\"exit_code\":0,", "").judge().ending, Ending::Failed);
+        }
+    }
+
+    #[test]
+    fn who_asks_at_the_terminal_has_begun_nothing_unless_the_host_has_said_something() {
+        for (stdout, stderr, perhaps) in [
+            ("", "Warning: Permanently added 'mw1' to the list of known hosts.", false),
+            ("", "safe-service-restart: waiting for the drain", true),
+            ("working", "", true),
+        ] {
+            let verdict = attempt(End::AtTerminal, stdout, stderr).judge();
+            assert_eq!((verdict.ending, verdict.perhaps_running), (Ending::Failed, perhaps), "{stdout}{stderr}");
+            assert_eq!(verdict.words, AT_TERMINAL);
         }
     }
 
