@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_treacherous(c) {
+        if is_treacherous(c) || is_invisible(c) {
             // Writing to a string cannot fail.
             let _ = write!(out, "{}", c.escape_default());
         } else {
@@ -17,12 +17,16 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Control characters, line separators, the marks that change the direction of writing, and those that nobody sees: a byte-order mark,
-/// a joiner and a space of no width. (Two more joiners are letters' business in some scripts.)
+/// Control characters, line separators, and the marks that change the direction of writing.
 pub(crate) fn is_treacherous(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The marks that nobody sees, and that do no harm but make two names look the same: a byte-order mark, a joiner and a space of no
+/// width. (Two more joiners are letters' business in some scripts.)
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
 }
 
 /// The beginning of `text`, at most `longest` characters of it, with a mark where something is missing.

@@ -76,6 +76,14 @@ mod tests {
         }
     }
 
+    /// Web pages and documents are full of them, and who pastes a reason in an emergency does not see what would be wrong.
+    #[test]
+    fn a_mark_that_nobody_sees_keeps_no_reason_from_being_given() {
+        for text in ["T123\u{200b}", "\u{feff}T123", "T\u{2060}123"] {
+            assert_eq!(reason(text).as_deref(), Ok(text));
+        }
+    }
+
     #[test]
     fn a_run_is_named_by_letters_digits_and_hyphens() {
         for text in ["4f2a", "r-2026-11-23", &"a".repeat(64)] {
