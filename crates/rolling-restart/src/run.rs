@@ -225,6 +225,14 @@ pub(crate) struct Run<'a> {
     pub(crate) has_halted: bool,
 }
 
+/// What happened at the same time, in the order in which it counts: no other host is started in the place of one that ended when the end
+/// was asked for, and none that ended is given up.
+fn in_order(asked: Option<Event>, mut ended: Vec<Event>) -> Vec<Event> {
+    let place = if asked == Some(Event::Signal { again: true }) { ended.len() } else { 0 };
+    ended.splice(place..place, asked);
+    ended
+}
+
 impl Run<'_> {
     /// Until all is over: events in, actions out.
     fn go(&mut self, stop: &dyn Stop) {
@@ -238,10 +246,9 @@ impl Run<'_> {
             if self.schedule.is_over() {
                 return;
             }
-            for (job, finished) in self.fleet.wait(self.patience()) {
-                events.push_back(self.ended(job, &finished));
-            }
-            events.extend(self.heed(stop));
+            let finished = self.fleet.wait(self.patience());
+            let ended = finished.iter().map(|(job, finished)| self.ended(*job, finished)).collect();
+            events.extend(in_order(self.heed(stop), ended));
             events.push_back(Event::Tick);
             self.draw();
             self.progress.flush();
@@ -344,5 +351,22 @@ impl Run<'_> {
         };
         self.say_gate(passed, &words);
         Event::GateEnded { passed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_to_end_comes_before_what_ended_with_it_and_a_second_one_after_it() {
+        let ended = Event::HostEnded(0, Ending::Done);
+        for (asked, wanted) in [
+            (None, vec![ended]),
+            (Some(Event::Signal { again: false }), vec![Event::Signal { again: false }, ended]),
+            (Some(Event::Signal { again: true }), vec![ended, Event::Signal { again: true }]),
+        ] {
+            assert_eq!(in_order(asked, vec![ended]), wanted);
+        }
     }
 }
