@@ -1,10 +1,26 @@
 //! Ctrl-C, once and twice, and a run that is killed and begun again.
 
+use std::io::Read as _;
+use std::process::Child;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::world::{Ran, World, name, send, start, wait_for};
+
+/// Sends a signal, and waits until the run says that it ends because of it. What it says from then on is left to be read.
+fn ask_for_the_end(child: &mut Child, signal: Signal) -> String {
+    send(child, signal);
+    let stderr = child.stderr.as_mut().unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"no other host is started: somebody asks for the end") {
+        let mut byte = [0];
+        let read = stderr.read(&mut byte).unwrap();
+        assert_eq!(read, 1, "it ended: {}", String::from_utf8_lossy(&said));
+        said.extend(byte);
+    }
+    String::from_utf8(said).unwrap()
+}
 
 /// A second signal counts only a while after the first (see `host::signals`).
 const A_WHILE: Duration = Duration::from_millis(1200);
@@ -15,14 +31,14 @@ fn ctrl_c_starts_no_other_host_and_waits_for_those_that_run() {
     for number in 1..=12 {
         world.behave(number, "while [ ! -e \"$dir/go\" ]; do sleep 0.05; done; restart 0");
     }
-    let child = world.start("--canaries 0 --batch 3 --json");
+    let mut child = world.start("--canaries 0 --batch 3 --json --host-timeout 60");
     world.await_starts(3);
-    send(&child, Signal::SIGINT);
-    std::thread::sleep(Duration::from_millis(300));
+    let said = ask_for_the_end(&mut child, Signal::SIGINT);
+    assert!(said.contains("SIGINT: no other host is started"), "{said}");
     std::fs::write(world.path("go"), "").unwrap();
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!(ran.signal, Some(2), "{}", ran.stderr);
-    ran.says("SIGINT: no other host is started").says("go on with: rolling-restart --since");
+    ran.says("go on with: rolling-restart --since");
     assert_eq!(ran.end()["exit_code"], 130);
     assert_eq!(ran.listed("done").len(), 3);
     assert_eq!(ran.listed("never_tried").len(), 9);
@@ -33,10 +49,9 @@ fn ctrl_c_starts_no_other_host_and_waits_for_those_that_run() {
 fn a_signal_that_the_caller_blocks_is_heeded_all_the_same() {
     let world = World::new(5);
     world.behave(1, "while [ ! -e \"$dir/go\" ]; do sleep 0.05; done; restart 0");
-    let child = world.start_by("--block-signal", "--json");
+    let mut child = world.start_by("--block-signal", "--json --host-timeout 60");
     world.await_starts(1);
-    send(&child, Signal::SIGTERM);
-    std::thread::sleep(Duration::from_millis(300));
+    ask_for_the_end(&mut child, Signal::SIGTERM);
     std::fs::write(world.path("go"), "").unwrap();
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!(ran.signal, Some(15), "{}", ran.stderr);
