@@ -35,6 +35,7 @@ mod systemctl;
 pub mod textfile;
 pub mod trusted;
 pub mod unit_status;
+mod unshared;
 pub mod words;
 
 pub use clock::Monotonic;
@@ -49,6 +50,7 @@ pub use state_folder::StateFolder;
 pub use stderr::Patient;
 pub use systemctl::Systemctl;
 pub use trusted::TrustError;
+pub use unshared::Unshared;
 
 /// Tests that start programs, or hold a descriptor that programs inherit, take turns: in one process a program started by one
 /// test would keep another's lock held, or its script busy.

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use host::Unshared;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -16,7 +17,7 @@ const PIECE: usize = 1024;
 /// A descriptor that lines go to as it takes them.
 #[derive(Debug)]
 pub struct Outlet<Fd> {
-    fd: Fd,
+    fd: Unshared<Fd>,
     /// What is still to be written.
     waiting: Vec<u8>,
     /// How many lines were not kept.
@@ -27,7 +28,7 @@ pub struct Outlet<Fd> {
 
 impl<Fd: AsFd> Outlet<Fd> {
     pub fn new(fd: Fd) -> Self {
-        Self { fd, waiting: Vec::new(), lost: 0, closed: None }
+        Self { fd: Unshared::new(fd), waiting: Vec::new(), lost: 0, closed: None }
     }
 
     /// Takes a line, which is kept if there is room for it or if it is the `last`. Whether it was the first to be lost.
@@ -90,6 +91,8 @@ impl<Fd: AsFd> Outlet<Fd> {
 mod tests {
     use std::io::Read as _;
 
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
     use super::*;
 
     /// More than a pipe holds, 64 KiB (pipe(7)).
@@ -119,6 +122,19 @@ mod tests {
         drop(outlet);
         reader.read_to_string(&mut seen).unwrap();
         assert!(seen.lines().eq((0..MANY).map(line)), "{} bytes", seen.len());
+    }
+
+    /// Those who share it, as with `2>&1`, may take the room between a look and a write.
+    #[test]
+    fn a_write_does_not_wait_though_the_descriptor_of_others_would() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let others = writer.try_clone().unwrap();
+        let outlet = Outlet::new(writer);
+        let waits = |fd: &dyn AsFd| {
+            let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL).unwrap());
+            !flags.contains(OFlag::O_NONBLOCK)
+        };
+        assert!(!waits(&outlet.fd) && waits(&others));
     }
 
     #[test]
