@@ -36,6 +36,9 @@ pub enum LineFault {
     /// A value with bytes that are no UTF-8. In a comment they are nobody's concern.
     #[error("the value of '{0}' is not UTF-8")]
     Encoding(String),
+    /// A section whose name has such bytes: two of these could not be told apart.
+    #[error("the name of a section is not UTF-8")]
+    SectionEncoding,
     /// A value that comes from the unit's environment.
     #[error(
         "the value of '{directive}' is taken from the environment variable '{variable}', which is not known here: write it out"
@@ -66,6 +69,9 @@ pub(crate) fn line(text: &str) -> Result<Line<'_>, LineFault> {
     let mut section = None;
     if let Some(inside) = rest.strip_prefix('[') {
         let (name, after) = inside.split_once(']').ok_or(LineFault::Section)?;
+        if name.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(LineFault::SectionEncoding);
+        }
         section = Some(unquoted(name).to_owned());
         rest = after;
     }
@@ -216,6 +222,13 @@ mod tests {
             assert_eq!(entry(text), Some(("listen", "/x".to_owned())), "{text:?}");
         }
         assert_eq!(entry("env[A] = b"), Some(("env[A]", "b".to_owned())));
+    }
+
+    /// Or nobody would ask one of them what is in flight.
+    #[test]
+    fn pools_whose_names_are_no_utf8_are_not_taken_for_one() {
+        let why = line("[caf\u{fffd}]").unwrap_err().to_string();
+        assert_eq!(why, "the name of a section is not UTF-8");
     }
 
     #[test]
