@@ -241,7 +241,7 @@ fn it_becomes_the_tool_so_that_signals_and_exit_codes_are_its_own() -> Result<()
     site.host(0).write(FILE, &SETTINGS.replace("min_pooled: 0", "min_pooled: 2"))?;
     let refused = self::run(&site, &[])?;
     expect(&refused, 78);
-    says(&refused, "of which 2 have to stay pooled");
+    says(&refused, "2 of 2 hosts in 'appservers' have to stay pooled");
     Ok(())
 }
 
