@@ -390,7 +390,10 @@ impl Status {
     /// The pools that the store has this host out of, and that an operator can put it back into.
     fn pools_out(&self) -> Vec<PoolName> {
         let is_out = |pool: &&Pool| matches!(pool.store, InStore::Node { pooled: Pooled::No, .. });
-        self.pools.iter().filter(is_out).map(|pool| pool.pool.clone()).collect()
+        let mut pools: Vec<_> = self.pools.iter().filter(is_out).map(|pool| pool.pool.clone()).collect();
+        // A pool stands there once for each HAProxy that keeps it.
+        pools.dedup();
+        pools
     }
 
     /// The worst of what was seen.

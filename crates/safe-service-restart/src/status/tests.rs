@@ -540,6 +540,7 @@ fn the_way_back_is_told_whenever_the_store_says_no_and_nothing_of_ours_is_under_
     let table = [
         ("well", well(), None),
         ("depooled by an operator", Status { pools: out(), ..well() }, pool),
+        ("out of a pool that two HAProxies keep", Status { pools: [out(), out()].concat(), ..well() }, pool),
         ("set aside", Status { pools: out(), set_aside: set_aside(), ..well() }, pool),
         ("damaged", Status { pools: out(), journal: Journal::Unusable("damaged".to_owned()), ..well() }, pool),
         ("a run has the lock", Status { pools: out(), lock: locked(true), ..well() }, None),
