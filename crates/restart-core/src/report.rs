@@ -180,14 +180,20 @@ impl Report {
 
     /// Keeps a note, and says it as a warning.
     pub(crate) fn warn(&mut self, note: String) {
-        log::warn!("{note}");
-        self.notes.push(note);
+        self.keep(log::Level::Warn, note);
     }
 
     /// Keeps a note, and says it.
     pub(crate) fn note(&mut self, note: String) {
-        log::info!("{note}");
-        self.notes.push(note);
+        self.keep(log::Level::Info, note);
+    }
+
+    /// Pools and units are looked at before and after the wait for a slot: what is still so is told once.
+    fn keep(&mut self, level: log::Level, note: String) {
+        if !self.notes.contains(&note) {
+            log::log!(level, "{note}");
+            self.notes.push(note);
+        }
     }
 }
 

@@ -61,10 +61,7 @@ impl Run<'_> {
             return Err(Failure::new(ExitCode::Configuration, format!("cannot require a drained host: {why}")));
         }
         if !self.pools.is_empty() && !self.job.grace.is_zero() {
-            let note = format!("the whole grace period is waited for: {why}");
-            if !self.report.notes.contains(&note) {
-                self.report.note(note);
-            }
+            self.report.note(format!("the whole grace period is waited for: {why}"));
         }
         self.uncounted = Some(why);
         Ok(())

@@ -237,6 +237,15 @@ fn what_changed_while_a_slot_was_waited_for_is_read_again() {
 }
 
 #[test]
+fn what_is_so_before_and_after_the_wait_for_a_slot_is_told_once() {
+    let scene = Scene::new().job(|job| job.limit = Some(Share::Count(1)));
+    let scene = scene.with(|world| world.set("api", Pooled::No, "w10"));
+    let ended = scene.safe_restart().exits(ExitCode::Done).says("already 'no' in 'api'");
+    let told = ended.report.notes.iter().filter(|note| note.contains("already 'no'"));
+    assert_eq!(told.count(), 1, "{:?}", ended.report.notes);
+}
+
+#[test]
 fn a_slot_that_is_lost_before_the_restart_has_the_host_put_back() {
     let scene =
         Scene::new().job(|job| job.limit = Some(Share::Count(1))).at("no api", |world| world.slots = Slot::Lost);
