@@ -38,7 +38,7 @@ pub(crate) use self::requests::Queue;
 pub(crate) use self::ring::Ring;
 use crate::keys::Keys;
 use crate::limits::{Deadline, FAREWELL, HOLDERS, LEASE, OPERATION, RELEASE};
-use crate::time::{isoformat, now};
+use crate::time::{now, utc};
 
 /// Members that may be frozen, and one more, within the time for one operation.
 const ATTEMPTS: u32 = 3;
@@ -232,7 +232,7 @@ impl Slots for LeaseSlots {
             return Err(self.lost("it was not granted"));
         };
         let host = self.holder.host.clone();
-        let note = Note { host: host.clone(), run: self.holder.run.clone(), since: isoformat(now()) };
+        let note = Note { host: host.clone(), run: self.holder.run.clone(), since: utc(now()) };
         let note = json(&note)?;
         let noted = self.request(OPERATION, move |ring, queue, deadline| async move {
             requests::note_out(&ring, &queue, lease, &host, &note, deadline).await

@@ -1,4 +1,4 @@
-//! The time of day as text, in the form that Python writes and RFC 3339 allows.
+//! The time of day as text, in two forms that RFC 3339 allows: as Python writes it, and as people read it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,14 +9,23 @@ pub(crate) fn now() -> Duration {
 
 /// A time as Python's `datetime.isoformat()` writes it for UTC: microseconds, left out when they are zero.
 pub(crate) fn isoformat(since_1970: Duration) -> String {
-    let seconds = since_1970.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let fraction = match since_1970.subsec_micros() {
         0 => String::new(),
         micros => format!(".{micros:06}"),
     };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}+00:00")
+    format!("{}{fraction}+00:00", to_the_second(since_1970))
+}
+
+/// A time for people, as the rest of the tool writes it: `2026-11-23T10:00:00Z`.
+pub(crate) fn utc(since_1970: Duration) -> String {
+    format!("{}Z", to_the_second(since_1970))
+}
+
+fn to_the_second(since_1970: Duration) -> String {
+    let seconds = since_1970.as_secs();
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 /// The Gregorian date that is `days` after 1970-01-01, counted through the 400-year cycle from 0000-03-01, so that the leap
@@ -50,5 +59,10 @@ mod tests {
         ] {
             assert_eq!(isoformat(Duration::from_secs(seconds) + Duration::from_micros(micros)), wanted);
         }
+    }
+
+    #[test]
+    fn a_time_for_people_ends_with_its_second() {
+        assert_eq!(utc(Duration::from_micros(951_868_799_999_999)), "2000-02-29T23:59:59Z");
     }
 }
