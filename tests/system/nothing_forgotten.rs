@@ -57,6 +57,28 @@ fn what_a_killed_run_took_out_is_brought_back_by_a_recovery() -> Result<()> {
     Ok(())
 }
 
+/// A caller that does not collect it, such as a script that has gone on as another program, leaves its process behind, dead.
+#[test]
+fn a_killed_run_that_nobody_collects_is_finished_all_the_same() -> Result<()> {
+    let site = site().boot()?;
+    let host = site.host(0);
+    let script = format!("{TOOL} --pools {POOL} --services {UNIT} --grace-period 20 & exec sleep 300");
+    let mut caller = host.spawn(&["bash", "-c", &script])?;
+    caller.wait_for_stderr("for requests in flight", SOON)?;
+    host.exec(&["pkill", "--signal", "KILL", "--full", &format!("^{TOOL}")])?.success()?;
+    let dead = "a run that is dead and still there";
+    testbed::wait::until(dead, SOON, || Ok(host.exec(&["ps", "-eo", "stat=,args="])?.success()?.contains("Z ")))?;
+    let status = host.exec(&[TOOL, "--status"])?;
+    expect(&status, 5);
+    assert!(status.stdout.contains("safe-service-restart --recover"), "{status}");
+    let run = recover(&site)?;
+    expect(&run, 0);
+    says(&run, "repooled");
+    assert!(!has_journal(&site)?, "{run}");
+    assert_eq!(site.conftool().pooled(&site.node(0))?, "yes", "{run}");
+    Ok(())
+}
+
 #[test]
 fn a_power_cut_forgets_nothing() -> Result<()> {
     let mut site = site().boot()?;

@@ -106,12 +106,16 @@ pub fn fresh_run() -> Result<String, IdError> {
     Ok(format!("{:032x}", u128::from_be_bytes(bits)))
 }
 
-/// Whether a process of that number is there now and has the name of this tool, so that it is no other one that got the number since.
+/// Whether a process of that number runs now and has the name of this tool, so that it is no other one that got the number since.
 /// What decides whether a run may begin is the lock of the host.
+///
+/// A process that was killed keeps number and name until its parent collects it, which may be never. Its memory is gone before its
+/// lock is, and the command line with it (proc(5)): whoever finds the lock free finds the process dead.
 pub fn runs(pid: u32, tool: &str) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let tool: String = tool.chars().take(LONGEST_NAME).collect();
-    !tool.is_empty() && name.trim_end() == tool
+    let has_the_name = !tool.is_empty() && name.trim_end() == tool;
+    has_the_name && std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command_line| !command_line.is_empty())
 }
 
 /// The first line of a small file.
@@ -138,6 +142,9 @@ fn is_uuid(text: &str) -> bool {
 mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
+
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    use nix::unistd::Pid;
 
     use super::*;
 
@@ -180,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_by_its_number_and_its_name_as_the_kernel_cuts_it() {
+    fn a_process_is_known_by_its_number_and_its_name_as_the_kernel_cuts_it_and_by_being_alive() {
         let _turn = crate::alone();
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("a-name-of-more-than-fifteen-letters");
@@ -192,6 +199,11 @@ mod tests {
         assert!(runs(child.id(), "a-name-of-more-than-fifteen-letters"));
         assert!(!runs(child.id(), "cat") && !runs(child.id(), "") && !runs(1, "a-name-of-more-than-fifteen-letters"));
         drop(child.stdin.take());
+        // It has ended, and nobody has collected it yet.
+        let process = Pid::from_raw(child.id().cast_signed());
+        waitid(Id::Pid(process), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap();
+        assert!(!runs(child.id(), name.trim_end()), "'{}' is dead", name.trim_end());
         child.wait().unwrap();
         for nobody in [0, child.id(), u32::MAX] {
             assert!(!runs(nobody, "a-name-of-more-than-fifteen-letters"), "{nobody}");
