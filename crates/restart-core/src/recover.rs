@@ -62,7 +62,7 @@ impl Run<'_> {
         self.take_over(record)?;
         // A host that is in service already is the load balancers' to judge.
         if self.members.iter().any(|member| matches!(member.hold, Hold::Ours(_))) {
-            let mut sick = self.sick_units(record);
+            let mut sick = self.sick_units(record)?;
             if sick.is_empty() {
                 sick = self.urls_that_do_not_answer();
             }
@@ -222,27 +222,24 @@ impl Run<'_> {
     }
 
     /// The units of the record that do not run, do not go on running, or do not serve.
-    fn sick_units(&mut self, record: &Record) -> Vec<Failure> {
+    fn sick_units(&mut self, record: &Record) -> Result<Vec<Failure>, Abort> {
         let mut failures = Vec::new();
         for unit in &record.units {
-            if let Err(wrong) = self.see_healthy(unit) {
-                let message = format!("cannot put the host back with '{unit}': {wrong}");
-                failures.push(Failure::new(ExitCode::LeftDepooled, message));
+            match self.see_healthy(unit) {
+                Ok(()) => {}
+                Err(Unhealthy::Untold(abort)) => return Err(abort),
+                Err(Unhealthy::Sick(wrong)) => {
+                    let message = format!("cannot put the host back with '{unit}': {wrong}");
+                    failures.push(Failure::new(ExitCode::LeftDepooled, message));
+                }
             }
         }
-        failures
+        Ok(failures)
     }
 
     /// Sees a unit up, in one and the same invocation, for as long as it has to settle, and sees it serve.
-    fn see_healthy(&mut self, unit: &UnitName) -> Result<(), String> {
-        let look = |run: &mut Self| {
-            let status = run.parts.services.status(unit).map_err(|error| error.to_string())?;
-            match status.active {
-                ActiveState::Active => Ok(status),
-                _ => Err(format!("it is {} ({}, result '{}')", status.active.as_str(), status.sub, status.result)),
-            }
-        };
-        let first = look(self)?;
+    fn see_healthy(&mut self, unit: &UnitName) -> Result<(), Unhealthy> {
+        let first = self.see_up(unit)?;
         let until = self.parts.clock.now() + self.job.settle;
         loop {
             let left = until.saturating_sub(self.parts.clock.now());
@@ -250,16 +247,37 @@ impl Run<'_> {
                 break;
             }
             let next = self.parts.clock.now() + left.min(LOOK);
-            if sleep_until(self.parts.clock, self.parts.stop, Heed::Second, next).is_err() {
-                return Err("whether it stays up was not waited for because of a second signal".to_owned());
-            }
-            let now = look(self)?;
+            sleep_until(self.parts.clock, self.parts.stop, Heed::Second, next)
+                .map_err(|stopped| Unhealthy::Untold(stopped.into()))?;
+            let now = self.see_up(unit)?;
             if (&now.invocation, now.restarts) != (&first.invocation, first.restarts) {
-                return Err("it was started again while it was looked at".to_owned());
+                return Err(Unhealthy::Sick("it was started again while it was looked at".to_owned()));
             }
         }
-        see_ready(&mut self.parts, unit, self.job.ready).map_err(|why| format!("it runs, and is not ready: {why}"))
+        let ready = see_ready(&mut self.parts, unit, self.job.ready);
+        ready.map_err(|why| Unhealthy::Sick(format!("it runs, and is not ready: {why}")))
     }
+
+    fn see_up(&mut self, unit: &UnitName) -> Result<UnitStatus, Unhealthy> {
+        let status = self.status(unit).map_err(|failure| Unhealthy::Untold(failure.into()))?;
+        match status.active {
+            ActiveState::Active => Ok(status),
+            _ => Err(Unhealthy::Sick(format!(
+                "it is {} ({}, result '{}')",
+                status.active.as_str(),
+                status.sub,
+                status.result
+            ))),
+        }
+    }
+}
+
+/// Why a unit was not seen healthy.
+enum Unhealthy {
+    /// It does not run, does not go on running, or does not serve: the host is held.
+    Sick(String),
+    /// Nobody can say: systemd gave no answer, as while it executes itself anew, or nobody waits for it. The next recovery looks again.
+    Untold(Abort),
 }
 
 /// On its way up or down. One that crashed and waits for systemd to start it again is not on its way.

@@ -51,6 +51,27 @@ fn what_is_not_confirmed_is_not_finished_by_a_recovery_that_cannot_confirm_it_ei
     assert!(journal(&scene).is_some(), "forgotten");
 }
 
+/// A package that has systemd execute itself anew, in the moment in which a recovery looked, had a healthy host held.
+#[test]
+fn a_recovery_does_not_judge_a_unit_by_systemds_silence() {
+    let is = |kind| move |world: &mut World| world.units.get_mut("php.service").unwrap().0 = kind;
+    let mut scene = killed(Scene::new()).at("sleep", is(Unit::Untold));
+    let ended = scene.recover().exits(ExitCode::Unreachable).leaves("api", "no w10");
+    ended.says("cannot look at unit 'php.service': the bus is away").state("the next recovery goes on");
+    let mut scene = scene.with(is(Unit::Good));
+    scene.recover().exits(ExitCode::Done).leaves("api", "yes w10");
+    assert_eq!(journal(&scene), None);
+}
+
+#[test]
+fn a_recovery_that_nobody_lets_finish_its_look_is_left_to_the_next() {
+    let scene = killed(Scene::new()).at("sleep", |world| world.signal(Signal::Interrupt));
+    let mut scene = scene.after("sleep", ms(1), |world| world.signal(Signal::Interrupt));
+    scene.recover().leaves("api", "no w10");
+    scene.handle.0.borrow_mut().forget_signals();
+    scene.recover().exits(ExitCode::Done).leaves("api", "yes w10");
+}
+
 #[test]
 fn a_host_that_an_operator_pooled_after_a_run_died_is_seen_pooled_before_it_is_forgotten() {
     let mut scene = killed(Scene::new()).with(|world| world.set("api", Pooled::Yes, "w5"));

@@ -42,6 +42,8 @@ pub enum Unit {
     Fails,
     /// systemd does not tell how it stands for so long after its restart.
     UntoldFor(Duration),
+    /// systemd does not tell how it stands.
+    Untold,
     /// It is up, and fails this long afterwards.
     DiesAfter(Duration),
     /// It is up, ends this long afterwards, and systemd starts it again.
@@ -645,6 +647,7 @@ impl ServiceManager for Handle {
         let Some((kind, status, started)) = world.units.get_mut(unit.as_str()) else { panic!("no unit {unit}") };
         let since = now.saturating_sub(*started);
         let status = match *kind {
+            Unit::Untold => return Err(ServiceError("the bus is away".to_owned())),
             Unit::UntoldFor(time) if status.restarted() && since < time => {
                 return Err(ServiceError("the bus is away".to_owned()));
             }
