@@ -281,7 +281,7 @@ enum Unhealthy {
 }
 
 /// On its way up or down. One that crashed and waits for systemd to start it again is not on its way.
-fn is_busy(status: &UnitStatus) -> bool {
+pub(crate) fn is_busy(status: &UnitStatus) -> bool {
     let moving = matches!(status.active, ActiveState::Activating | ActiveState::Deactivating | ActiveState::Reloading);
     status.job || (moving && !status.sub.starts_with(CRASHED))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::{Heed, sleep_until};
 use crate::names::UnitName;
 use crate::ready::see_ready;
+use crate::recover::is_busy;
 use crate::report::UnitReport;
 use crate::sequence::{Action, Job, Parts};
 use crate::service::{ActiveState, LoadState, ServiceError, UnitStatus, Verb};
@@ -77,10 +78,9 @@ fn attempt(
     let limit = before.and_then(|status| status.limit).map_or(NO_LIMIT, |limit| limit + MARGIN);
     let judge = Judge { unit, settle, before, until: parts.clock.now() + limit + settle };
     log::info!("{}ing '{unit}', for at most {}", action.verb().as_str(), span(limit));
-    let asked = parts.services.run(action.verb(), unit, limit);
-    if let Err(error) = &asked
-        && let Ok(status) = parts.services.status(unit)
-    {
+    let mut asked = parts.services.run(action.verb(), unit, limit);
+    if let Err(error) = &asked {
+        let status = told(parts, unit)?;
         if status.load == LoadState::NotFound {
             return Err(Trouble::NoSuchUnit);
         }
@@ -94,8 +94,37 @@ fn attempt(
             notes.push(format!("systemd refused to start '{unit}' (start limit): limit reset, unit started; {error}"));
             return judge.watch(parts, Action::Restart, &Ok(()));
         }
+        // While systemd executes itself anew it takes no order.
+        if is_untouched(before, &status) {
+            notes.push(format!("systemd did nothing about '{unit}', and is asked again: {error}"));
+            asked = parts.services.run(action.verb(), unit, limit);
+        } else if action == Action::Restart && is_busy(&status) {
+            // It took the order before that: how it ends shows in the unit, whatever systemctl has seen of it.
+            asked = Ok(());
+        }
     }
     judge.watch(parts, action, &asked)
+}
+
+/// How the unit stands, as soon as systemd tells.
+fn told(parts: &mut Parts<'_>, unit: &UnitName) -> Result<UnitStatus, ServiceError> {
+    let until = parts.clock.now() + SILENCE;
+    loop {
+        let error = match parts.services.status(unit) {
+            Ok(status) => return Ok(status),
+            Err(error) => error,
+        };
+        let now = parts.clock.now();
+        if now >= until || sleep_until(parts.clock, parts.stop, Heed::Second, now + LOOK).is_err() {
+            return Err(error);
+        }
+    }
+}
+
+/// Whether the unit runs as it did, and systemd has nothing to do about it. Where nobody looked before, running is all that can be seen.
+fn is_untouched(before: Option<&UnitStatus>, now: &UnitStatus) -> bool {
+    let as_before = |before: &UnitStatus| (&before.invocation, before.main_pid) == (&now.invocation, now.main_pid);
+    now.active == ActiveState::Active && !now.job && before.is_none_or(as_before)
 }
 
 /// What the unit is judged by.
@@ -123,21 +152,8 @@ impl Judge<'_> {
         asked: &Result<(), ServiceError>,
     ) -> Result<UnitStatus, Trouble> {
         let mut steady: Option<(Duration, Option<String>)> = None;
-        let mut silent_since = None;
         loop {
-            let status = match parts.services.status(self.unit) {
-                Ok(status) => status,
-                Err(error) => {
-                    let now = parts.clock.now();
-                    let since = *silent_since.get_or_insert(now);
-                    let next = now + LOOK;
-                    if now >= since + SILENCE || sleep_until(parts.clock, parts.stop, Heed::Second, next).is_err() {
-                        return Err(error.into());
-                    }
-                    continue;
-                }
-            };
-            silent_since = None;
+            let status = told(parts, self.unit)?;
             let now = parts.clock.now();
             let look = self.look(&status, action, asked).map_err(|why| match &steady {
                 Some(_) => Trouble::Failed(format!("it was up, and then it was not: {why}")),

@@ -1,6 +1,6 @@
 //! Restarts that fail, and restarts that only look like it.
 
-use restart_core::{Action, ExitCode};
+use restart_core::{Action, ExitCode, sequence};
 
 use crate::world::{Scene, Unit, ms};
 
@@ -66,6 +66,32 @@ fn a_restart_is_not_judged_by_systemds_silence() {
     let scene = Scene::new().unit("php", Unit::UntoldFor(ms(60_000)));
     let ended = scene.safe_restart().exits(ExitCode::LeftDepooled).leaves("api", "no w10");
     ended.says("cannot restart 'php.service': the bus is away");
+}
+
+/// A package that has systemd execute itself anew left hosts held whose PHP-FPM had not been touched, and an emergency undone.
+#[test]
+fn an_order_that_systemd_did_not_take_is_given_again() {
+    let scene = Scene::new().unit("php", Unit::RefusedOnce);
+    let restart = "restart php.service";
+    let ended = scene.safe_restart().exits(ExitCode::Done).did(&["no api", restart, restart, "yes api"]);
+    ended.says("systemd did nothing about 'php.service', and is asked again: connection reset by systemd");
+    let scene = Scene::new().unit("php", Unit::RefusedOnce).job(|job| job.action = Action::Reload);
+    scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10");
+    let scene = Scene::new().unit("php", Unit::RefusedOnce).job(|job| job.place = None);
+    let scene = scene.with(|world| world.unsafe_restarts = true);
+    scene.run(sequence::forced_restart).exits(ExitCode::Done).did(&[restart, restart]);
+    // What is refused for good is not asked for ever.
+    let scene = Scene::new().unit("php", Unit::Refused);
+    scene.safe_restart().exits(ExitCode::LeftDepooled).did(&["no api", restart, restart]);
+}
+
+#[test]
+fn an_order_that_systemd_took_is_judged_by_the_unit_where_systemctl_could_not_wait_for_it() {
+    let scene = Scene::new().unit("php", Unit::Unawaited);
+    scene.safe_restart().exits(ExitCode::Done).did(&["no api", "restart php.service", "yes api"]);
+    let scene = Scene::new().unit("php", Unit::Unawaited).job(|job| job.place = None);
+    let scene = scene.with(|world| world.unsafe_restarts = true);
+    scene.run(sequence::forced_restart).exits(ExitCode::Done).did(&["restart php.service"]);
 }
 
 #[test]

@@ -62,6 +62,10 @@ pub enum Unit {
     NewProcessOnReload,
     /// systemctl is refused, and nothing happens.
     Refused,
+    /// The same, once: systemd executes itself anew.
+    RefusedOnce,
+    /// systemctl loses systemd while it waits for the job, which goes on.
+    Unawaited,
     /// Started again by systemd each time this is over, of which it is up for the first half.
     CrashLoops(Duration),
     /// Nobody knows it.
@@ -669,6 +673,7 @@ impl ServiceManager for Handle {
                     ..status.clone()
                 }
             }
+            Unit::Unawaited if since >= ms(100) => UnitStatus { job: false, ..status.clone() },
             Unit::RestartedByOthers if status.restarted() && since >= ms(100) => {
                 UnitStatus { invocation: Some("by others".to_owned()), main_pid: Some(888), ..status.clone() }
             }
@@ -697,6 +702,11 @@ impl ServiceManager for Handle {
             (Verb::Start, Unit::StartLimitForGood) => (down(status, "exit-code"), Err("it failed")),
             (Verb::Start, _) => (up, Ok(())),
             (Verb::Reload, Unit::NewProcessOnReload) => (UnitStatus { main_pid: Some(300), ..status.clone() }, Ok(())),
+            (_, Unit::RefusedOnce) => {
+                *kind = Unit::Good;
+                (status.clone(), Err("connection reset by systemd"))
+            }
+            (Verb::Restart, Unit::Unawaited) => (UnitStatus { job: true, ..up }, Err("connection terminated")),
             (_, Unit::Refused) => (status.clone(), Err("connection reset by systemd")),
             (_, Unit::Fails) => (down(status, "exit-code"), Err("job failed")),
             (_, Unit::StartLimit | Unit::StartLimitForGood) => (down(status, "start-limit-hit"), Err("start limit")),
