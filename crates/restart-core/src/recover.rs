@@ -67,6 +67,8 @@ impl Run<'_> {
                 sick = self.urls_that_do_not_answer();
             }
             if !sick.is_empty() {
+                // What was not waited for says nothing: the next recovery looks again.
+                Heed::Second.check(self.parts.stop)?;
                 self.fence_lost_depools();
                 self.leave_depooled(sick);
                 return Ok(());

@@ -73,6 +73,20 @@ fn a_recovery_that_nobody_lets_finish_its_look_is_left_to_the_next() {
 }
 
 #[test]
+fn a_recovery_that_nobody_lets_wait_for_an_answer_is_left_to_the_next() {
+    let not_serving = |world: &mut World| world.serves_after = None;
+    let scene = killed(Scene::new()).job(|job| job.ready = ms(60_000)).with(not_serving);
+    let mut scene = scene.after("ready", ms(1000), |world| {
+        world.signal(Signal::Interrupt);
+        world.signal(Signal::Interrupt);
+    });
+    scene.recover().leaves("api", "no w10");
+    scene.handle.0.borrow_mut().forget_signals();
+    let mut scene = scene.with(|world| world.serves_after = Some(ms(0)));
+    scene.recover().exits(ExitCode::Done).leaves("api", "yes w10");
+}
+
+#[test]
 fn a_host_that_an_operator_pooled_after_a_run_died_is_seen_pooled_before_it_is_forgotten() {
     let mut scene = killed(Scene::new()).with(|world| world.set("api", Pooled::Yes, "w5"));
     scene.handle.0.borrow_mut().balancers.insert("lb1".to_owned(), Balance::Says(Verdict::NotPooled));
