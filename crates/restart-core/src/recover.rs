@@ -18,8 +18,6 @@ use crate::store::StoreError;
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 /// The pause between two looks at a unit.
 const LOOK: Duration = Duration::from_millis(250);
-/// systemd's words for a unit that ended by itself and that it will start again: no job is queued meanwhile.
-const CRASHED: &str = "auto-restart";
 
 impl Run<'_> {
     /// Finishes `record`, or says why it cannot be finished yet.
@@ -207,7 +205,7 @@ impl Run<'_> {
         for unit in &record.units {
             loop {
                 let status = self.status(unit)?;
-                if !is_busy(&status) {
+                if !status.is_busy() {
                     // What is in flight is nobody's question any more, but what it runs says how it is ready.
                     let _ = self.parts.probe.learn(unit, &status);
                     break;
@@ -280,12 +278,6 @@ enum Unhealthy {
     Sick(String),
     /// Nobody can say: systemd gave no answer, as while it executes itself anew, or nobody waits for it. The next recovery looks again.
     Untold(Abort),
-}
-
-/// On its way up or down. One that crashed and waits for systemd to start it again is not on its way.
-pub(crate) fn is_busy(status: &UnitStatus) -> bool {
-    let moving = matches!(status.active, ActiveState::Activating | ActiveState::Deactivating | ActiveState::Reloading);
-    status.job || (moving && !status.sub.starts_with(CRASHED))
 }
 
 /// `run 4f2a of 'alice' (reason: deploy)`.

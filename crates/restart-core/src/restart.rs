@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::clock::{Heed, sleep_until};
 use crate::names::UnitName;
 use crate::ready::see_ready;
-use crate::recover::is_busy;
 use crate::report::UnitReport;
 use crate::sequence::{Action, Job, Parts};
 use crate::service::{ActiveState, LoadState, ServiceError, UnitStatus, Verb};
@@ -94,11 +93,11 @@ fn attempt(
             notes.push(format!("systemd refused to start '{unit}' (start limit): limit reset, unit started; {error}"));
             return judge.watch(parts, Action::Restart, &Ok(()));
         }
-        // While systemd executes itself anew it takes no order.
+        // While systemd executes itself anew it takes no order. A reload that was tried and failed looks the same, and may be repeated.
         if is_untouched(before, &status) {
-            notes.push(format!("systemd did nothing about '{unit}', and is asked again: {error}"));
+            notes.push(format!("'{unit}' is as it was, and systemd is asked once more: {error}"));
             asked = parts.services.run(action.verb(), unit, limit);
-        } else if action == Action::Restart && is_busy(&status) {
+        } else if action == Action::Restart && status.is_busy() {
             // It took the order before that: how it ends shows in the unit, whatever systemctl has seen of it.
             asked = Ok(());
         }

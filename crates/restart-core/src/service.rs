@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::names::UnitName;
 
+/// systemd's words for a unit that ended by itself and that it will start again: no job is queued meanwhile.
+const CRASHED: &str = "auto-restart";
+
 /// What runs the services of this host.
 pub trait ServiceManager {
     /// Reads the state of a unit; a unit that does not exist is a state too ([`LoadState::NotFound`]).
@@ -67,6 +70,15 @@ pub struct UnitStatus {
     /// What it runs, as systemd shows its first `ExecStart`: `{ path=/usr/sbin/php-fpm8.2 ; argv[]=... ; ... }`; `None` for a
     /// unit that runs nothing.
     pub command: Option<String>,
+}
+
+impl UnitStatus {
+    /// On its way up or down. One that crashed and waits for systemd to start it again is not on its way.
+    pub(crate) fn is_busy(&self) -> bool {
+        use ActiveState::{Activating, Deactivating, Reloading};
+        let moving = matches!(self.active, Activating | Deactivating | Reloading);
+        self.job || (moving && !self.sub.starts_with(CRASHED))
+    }
 }
 
 /// systemd's LoadState.

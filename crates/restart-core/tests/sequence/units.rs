@@ -74,7 +74,7 @@ fn an_order_that_systemd_did_not_take_is_given_again() {
     let scene = Scene::new().unit("php", Unit::RefusedOnce);
     let restart = "restart php.service";
     let ended = scene.safe_restart().exits(ExitCode::Done).did(&["no api", restart, restart, "yes api"]);
-    ended.says("systemd did nothing about 'php.service', and is asked again: connection reset by systemd");
+    ended.says("'php.service' is as it was, and systemd is asked once more: connection reset by systemd");
     let scene = Scene::new().unit("php", Unit::RefusedOnce).job(|job| job.action = Action::Reload);
     scene.safe_restart().exits(ExitCode::Done).leaves("api", "yes w10");
     let scene = Scene::new().unit("php", Unit::RefusedOnce).job(|job| job.place = None);
